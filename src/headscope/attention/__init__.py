@@ -1,0 +1,1 @@
+"""q, k, v -> values. Knows nothing of the other rooms."""

@@ -1,0 +1,125 @@
+"""Which path runs a request, why, and why the others do not."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+
+from headscope.attention import flex, formula, fused, tiled
+from headscope.attention.request import Request
+from headscope.errors import BackendRefused
+
+PATHS: dict[str, ModuleType] = {path.NAME: path for path in (fused, tiled, flex, formula)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who runs a call of `attend`, why, and what it costs; prints as a short report.
+
+    Attributes:
+        backend: the name of the path that runs.
+        why: the reason in a sentence.
+        refusals: for every path its reasons to refuse; an empty list when it could run.
+        flops: multiplications and additions of the forward, for the pairs of query and key that the mask allows.
+        bytes: bytes that the inputs and the output occupy.
+    """
+
+    backend: str
+    why: str
+    refusals: dict[str, list[str]]
+    flops: int
+    bytes: int
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.backend}: {self.why}",
+            f"{self.flops / 1e9:.3g} GFLOP, {self.bytes / 1e6:.3g} MB of inputs and output",
+        ]
+        for name, reasons in self.refusals.items():
+            if name != self.backend:
+                lines.append(f"{name}: " + ("; ".join(reasons) if reasons else "could run"))
+        return "\n".join(lines)
+
+
+def choose(request: Request, backend: str | None = None) -> tuple[ModuleType, str]:
+    """The path that runs a request and the reason.
+
+    Raises:
+        BackendRefused: no path has that name, or the one that was asked for cannot run this.
+    """
+    if backend is not None:
+        return named(request, backend), "it was asked for by name"
+    if request.is_plain:
+        return fused, "torch's fused kernel runs it as it is"
+    if request.q.device.type != "cpu" and request.q.shape[2] >= FLEX_QUERIES and not flex.refusals(request):
+        return flex, "FlexAttention compiles this mask and these scores into one kernel"
+    reasons = fused.refusals(request)
+    if reasons:
+        return tiled, "; ".join(reasons)
+    if request.mask is None or request.q.device.type != "cpu":
+        return fused, "torch's fused kernel runs it, with the mask written out"
+    if torch.compiler.is_compiling():
+        # The tiles of a mask are not known while a graph is traced, only how large the mask would be.
+        pairs = request.q.shape[2] * request.k.shape[2]
+        return (
+            (tiled, "the mask is large")
+            if pairs > WRITTEN_OUT
+            else (fused, "the mask is small enough to be written out")
+        )
+    return by_cost(request)
+
+
+# On a GPU a kernel of its own pays off from about this many queries.
+FLEX_QUERIES = 128
+# Pairs of query and key up to which a traced graph writes its mask out.
+WRITTEN_OUT = 2**20
+# What one tile costs besides its products, in query-key pairs of 64 features: some 40 microseconds on a CPU.
+TILE_COST = 50_000
+# A written-out mask makes every pair of the fused kernel dearer by about this.
+MASK_COST = 1.15
+
+
+def by_cost(request: Request) -> tuple[ModuleType, str]:
+    """Tiles of what the mask leaves, or the whole square with the mask written out: whichever is less work."""
+    b, h, q, d = request.q.shape
+    k = request.k.shape[2]
+    whole = b * h * q * k
+    tiles = tiled.of(request)
+    work = tiles.area + tiles.tiles * TILE_COST * 64 // max(d, 1)
+    share = f"{tiles.area / max(whole, 1):.1%} of all pairs of query and key in {tiles.tiles} tiles"
+    if work < MASK_COST * whole:
+        return tiled, f"the mask leaves {share}"
+    return fused, f"tiles would save too little: {share}"
+
+
+def named(request: Request, backend: str) -> ModuleType:
+    """The path of that name, if it can run the request."""
+    if backend not in PATHS:
+        near = difflib.get_close_matches(backend, PATHS, 1)
+        raise BackendRefused(
+            f"attend: there is no backend {backend!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
+            f"The backends are {', '.join(map(repr, PATHS))}; None picks one."
+        )
+    path = PATHS[backend]
+    reasons = path.refusals(request)
+    if reasons:
+        raise BackendRefused(
+            f"attend: backend {backend!r} cannot run this: {'; '.join(reasons)}. "
+            "Use backend=None to let headscope pick, or change what it names."
+        )
+    return path
+
+
+def describe(request: Request, backend: str | None) -> Plan:
+    """The plan of a request."""
+    path, why = choose(request, backend)
+    b, h, q, d = request.q.shape
+    k, e = request.v.shape[2:]
+    runs = request.runs()
+    pairs = b * h * q * k if runs is None else int(runs.counts().expand(b, h, q).sum())
+    tensors = (request.q, request.k, request.v)
+    moved = sum(t.numel() * t.element_size() for t in tensors) + b * h * q * e * request.q.element_size()
+    return Plan(path.NAME, why, {name: p.refusals(request) for name, p in PATHS.items()}, 2 * pairs * (d + e), moved)

@@ -1,0 +1,129 @@
+"""What was asked of attention: one value that every path can read, and refuse."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from headscope.attention.band import Window
+from headscope.attention.bias import Bias
+from headscope.attention.mask import Mask
+from headscope.attention.runs import Runs
+from headscope.errors import MaskError, ShapeError
+from headscope.shapes import check_qkv
+
+
+class Request:
+    """One call of `attend`, checked: q, k, v and everything that changes scores or weights."""
+
+    __slots__ = ("bias", "dropout", "k", "mask", "needs_lse", "q", "scale", "sinks", "softcap", "v")
+
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Mask | None = None,
+        bias: Bias | None = None,
+        scale: float | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+        dropout: float = 0.0,
+        needs_lse: bool = False,
+    ) -> None:
+        check_qkv("attend", q, k, v)
+        if mask is not None and not isinstance(mask, Mask):
+            raise MaskError(
+                f"attend: mask is a {type(mask).__name__}; give hs.causal(), hs.padding(...), "
+                "or hs.dense(tensor) for a boolean tensor."
+            )
+        if bias is not None and not isinstance(bias, Bias):
+            raise MaskError(
+                f"attend: bias is a {type(bias).__name__}; give hs.dense_bias(tensor) "
+                "for a tensor that is added to the scores."
+            )
+        if bias is not None:
+            bias.check(q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+        if softcap is not None and not softcap > 0:
+            raise ShapeError(
+                f"attend: softcap={softcap}; it bounds the scores to ±softcap, so give a number above 0, or None."
+            )
+        if sinks is not None and tuple(sinks.shape) != (q.shape[1],):
+            raise ShapeError(
+                f"attend: sinks are {tuple(sinks.shape)} and q has {q.shape[1]} heads; "
+                f"give one sink logit for each head: ({q.shape[1]},)."
+            )
+        if not 0.0 <= dropout < 1.0:
+            raise ShapeError(
+                f"attend: dropout={dropout}; give the probability that a weight is dropped, from 0 up to but not 1."
+            )
+        self.q, self.k, self.v, self.mask, self.bias = q, k, v, mask, bias
+        self.scale = scale if scale is not None else 1.0 / math.sqrt(q.shape[3]) if q.shape[3] else 1.0
+        self.softcap, self.sinks, self.dropout, self.needs_lse = softcap, sinks, dropout, needs_lse
+
+    def runs(self) -> Runs | None:
+        """The runs of the mask for these queries and keys.
+
+        Raises:
+            MaskError: the mask is for other sizes.
+        """
+        if self.mask is None:
+            return None
+        runs = self.mask.runs(self.q.shape[2], self.k.shape[2], self.q.device)
+        self._fits(runs.start)
+        return runs
+
+    def allowed(self) -> Tensor | None:
+        """The mask written out, `(b|1, h|1, q, k)`, for these queries and keys.
+
+        Raises:
+            MaskError: the mask is for other sizes.
+        """
+        if self.mask is None:
+            return None
+        allowed = self.mask.to_dense(self.q.shape[2], self.k.shape[2], self.q.device)
+        self._fits(allowed)
+        return allowed
+
+    def _fits(self, mask: Tensor) -> None:
+        """Raise `MaskError` unless a mask, or its runs, are for this batch, these heads and queries, or for all."""
+        for axis, name in enumerate(("batch items", "heads", "queries")):
+            given, wanted = mask.shape[axis], self.q.shape[axis]
+            if given not in (1, wanted):
+                raise MaskError(
+                    f"attend: {self.mask!r} is for {given} {name} and q has {wanted}; "
+                    f"give a mask for {wanted}, or one that all share."
+                )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing but q, k and v, and perhaps a mask that torch calls causal too."""
+        if (
+            self.bias is not None
+            or self.softcap is not None
+            or self.sinks is not None
+            or self.dropout
+            or self.needs_lse
+        ):
+            return False
+        return self.mask is None or self.is_causal
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the mask is exactly `causal()` and torch means the same by it: on a square, or for one query."""
+        mask = self.mask
+        if not isinstance(mask, Window) or mask.left is not None or mask.right != 0:
+            return False
+        return self.q.shape[2] in (1, self.k.shape[2])
+
+    @property
+    def trains(self) -> bool:
+        """Whether a gradient will be asked of this call."""
+        if not torch.is_grad_enabled():
+            return False
+        extra = () if self.bias is None else self.bias.parameters
+        return any(t.requires_grad for t in (self.q, self.k, self.v, *extra)) or (
+            self.sinks is not None and self.sinks.requires_grad
+        )

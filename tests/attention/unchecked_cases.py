@@ -1,0 +1,107 @@
+"""What users meet and the shape checks of the tests would hide: wrong types, and modules under torch.compile.
+
+Run by test_api.py in a process of its own, without the checks.
+"""
+
+import pytest
+import torch
+
+import headscope as hs
+from headscope.attention.request import Request
+from headscope.errors import BackendRefused, MaskError, ShapeError
+
+X = torch.randn(2, 4, 5, 8)
+PADS = torch.zeros(1, 2, 5, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: hs.dense(torch.zeros(2, 2)), "True where a query may see a key"),
+        (lambda: hs.causal() & torch.ones(2, 2), "wrap a boolean tensor in hs.dense"),
+        (lambda: hs.relative(torch.zeros(8)), r"give \(buckets, heads\)"),
+        (lambda: hs.dense_bias(torch.ones(2, 2, dtype=torch.bool)), "For who may see whom use hs.dense"),
+        (lambda: hs.from_additive(PADS[0]), "from_additive: the mask is torch.bool"),
+        (lambda: hs.from_torch_mha_mask(key_padding_mask=PADS), r"key_padding_mask is .* give \(batch, keys\)"),
+        (lambda: Request(X, X, X, torch.ones(5, 5)), r"mask is a Tensor; give hs\.causal"),
+        (lambda: Request(X, X, X, None, torch.ones(5, 5)), r"bias is a Tensor; give hs\.dense_bias"),
+    ],
+)
+def test_masks_and_biases_of_the_wrong_type(make, message):
+    with pytest.raises(MaskError, match=message):
+        make()
+
+
+def test_sinks_for_other_heads():
+    with pytest.raises(ShapeError, match=r"sinks are \(3,\) and q has 4 heads"):
+        hs.attend(X, X, X, sinks=torch.zeros(3))
+
+
+class Calls(torch.nn.Module):
+    """A module that calls attend."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.options = options
+
+    def forward(self, q, k, v):
+        return hs.attend(q, k, v, **self.options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mask": hs.causal()},
+        {"mask": hs.padding([30, 61])},
+        {"mask": hs.first(3) | hs.window(7)},
+        {"mask": hs.causal() & hs.documents([30, 31])},
+        {"softcap": 3.0},
+        {"bias": hs.alibi(4), "mask": hs.causal()},
+        {"sinks": torch.linspace(-1, 1, 4)},
+    ],
+    ids=lambda options: " ".join(map(repr, options.values())) or "plain",
+)
+def test_compiled_modules_keep_one_graph_and_the_same_numbers(options):
+    torch._dynamo.reset()
+    q, k, v = (torch.randn(2, 4, 61, 16, requires_grad=True) for _ in range(3))
+    module = Calls(**options)
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    values, expected = compiled(q, k, v), module(q, k, v)
+    torch.testing.assert_close(values, expected)
+    for mine, theirs in zip(*(torch.autograd.grad(x.sin().sum(), (q, k, v)) for x in (values, expected)), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_one_graph_serves_every_length_in_a_dynamic_range():
+    torch._dynamo.reset()
+    from torch._dynamo.testing import CompileCounter
+
+    counter = CompileCounter()
+    compiled = torch.compile(Calls(mask=hs.causal()), backend=counter, fullgraph=True)
+    for n in (17, 31, 61):
+        tensors = [torch.randn(2, 4, n, 16) for _ in range(3)]
+        for x in tensors:
+            torch._dynamo.mark_dynamic(x, 2, min=8, max=4096)
+        torch.testing.assert_close(compiled(*tensors), Calls(mask=hs.causal())(*tensors))
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("options", [{"mask": hs.causal()}, {"softcap": 3.0, "mask": hs.window(5)}])
+def test_modules_can_be_exported(options):
+    tensors = tuple(torch.randn(2, 4, 17, 16) for _ in range(3))
+    exported = torch.export.export(Calls(**options), tensors)
+    torch.testing.assert_close(exported.module()(*tensors), Calls(**options)(*tensors))
+
+
+def test_flexattention_agrees_where_it_runs():
+    q, k, v = torch.randn(1, 4, 131, 32), torch.randn(1, 2, 257, 32), torch.randn(1, 2, 257, 32)
+    asked = {"mask": hs.window(30, 5) & hs.padding([200]), "softcap": 3.0, "bias": hs.alibi(4)}
+    plan = hs.plan(q, k, v, **asked)
+    if plan.refusals["flex"]:
+        with pytest.raises(BackendRefused, match="backend 'flex' cannot run this"):
+            hs.attend(q, k, v, backend="flex", **asked)
+    else:
+        with torch.no_grad():
+            found = hs.attend(q, k, v, backend="flex", **asked)
+        torch.testing.assert_close(found, hs.attend(q, k, v, backend="formula", **asked), rtol=1e-4, atol=1e-5)
