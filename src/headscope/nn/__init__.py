@@ -1,0 +1,30 @@
+"""inputs -> projections -> positions -> attend -> merge heads -> output."""
+
+from headscope.nn.block import DecoderLayer, EncoderLayer, FeedForward, GatedFeedForward, PostNorm, PreNorm
+from headscope.nn.cache import KeyValueCache
+from headscope.nn.embedding import Embedding, LearnedPositions, SinusoidalPositions, TiedOutput
+from headscope.nn.generate import generate, stream
+from headscope.nn.multihead import MultiheadAttention
+from headscope.nn.rotary import Rotary
+from headscope.nn.transformer import Decoder, Encoder, Transformer
+
+__all__ = [
+    "Decoder",
+    "DecoderLayer",
+    "Embedding",
+    "Encoder",
+    "EncoderLayer",
+    "FeedForward",
+    "GatedFeedForward",
+    "KeyValueCache",
+    "LearnedPositions",
+    "MultiheadAttention",
+    "PostNorm",
+    "PreNorm",
+    "Rotary",
+    "SinusoidalPositions",
+    "TiedOutput",
+    "Transformer",
+    "generate",
+    "stream",
+]

@@ -1,0 +1,262 @@
+"""The multi-head layer: project, positions, attend, merge heads, output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headscope.attention.api import attend
+from headscope.attention.bias import Bias
+from headscope.attention.mask import Mask
+from headscope.errors import ShapeError
+from headscope.nn import convert
+from headscope.nn.cache import Cached, KeyValueCache
+from headscope.nn.projection import Projection
+from headscope.nn.rotary import Rotary
+from headscope.nn.slot import Slot
+
+
+class MultiheadAttention(Cached):
+    """Multi-head attention: self-attention, or cross-attention to a memory; with as many key/value heads as wanted.
+
+    Args:
+        embed_dim: the width of the output.
+        num_heads: how many query heads.
+        input_dim: the width of x; `embed_dim` unless given.
+        kv_dim: the width of memory, for a layer whose keys and values are made of one; a layer without it takes a
+            memory too, of the width of x, but has its weights laid out for self-attention.
+        num_kv_heads: how many key/value heads; fewer than `num_heads` is grouped-query, 1 is multi-query attention.
+        head_dim: the size of one query, key and value; `embed_dim / num_heads` unless given.
+        bias: of the projections to q, k and v: all, none, or the letters of those that have one, such as "qv".
+        out_bias: of the output projection; as `bias` unless given.
+        rotary: turns queries and keys by their positions; several layers may share one.
+        qk_norm: makes the norm of queries, and that of keys, from the size of a head: `nn.RMSNorm`, say.
+        scale: multiplies the scores; `1/√d` unless given.
+        softcap: bounds the scores, as in `hs.attend`.
+        sinks: one learned logit per head in the denominator.
+        dropout: the probability that a weight is dropped in training.
+
+    Shapes:
+        x `(b, q, input_dim)`, memory `(b, k, kv_dim)` → `(b, q, embed_dim)`.
+
+    Raises:
+        ShapeError: heads that do not divide, or sizes below 1; in `forward`, x or memory of another width or batch.
+
+    Source: Vaswani et al. 2017, §3.2.2; Ainslie et al. 2023 for grouped queries.
+
+    Example:
+        >>> layer = MultiheadAttention(512, 8, input_dim=1024)
+        >>> layer(torch.randn(30, 5, 1024)).shape
+        torch.Size([30, 5, 512])
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        input_dim: int | None = None,
+        kv_dim: int | None = None,
+        num_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        bias: bool | str = True,
+        out_bias: bool | None = None,
+        rotary: Rotary | None = None,
+        qk_norm: Callable[[int], nn.Module] | None = None,
+        scale: float | None = None,
+        softcap: float | None = None,
+        sinks: bool = False,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        self.head_dim = check_sizes(embed_dim, num_heads, kv_heads, head_dim, input_dim, kv_dim)
+        self.embed_dim, self.num_heads, self.num_kv_heads = embed_dim, num_heads, kv_heads
+        self.scale, self.softcap, self.dropout = scale, softcap, dropout
+        width = embed_dim if input_dim is None else input_dim
+        self.project = Projection(width, kv_dim, num_heads, kv_heads, self.head_dim, bias, device, dtype)
+        out_bias = bool(bias) if out_bias is None else out_bias
+        self.output = nn.Linear(num_heads * self.head_dim, embed_dim, out_bias, device, dtype)
+        self.sinks = nn.Parameter(torch.empty(num_heads, device=device, dtype=dtype)) if sinks else None
+        self.rotary = None if rotary is None else rotary.to(device, dtype)
+        self.q_norm, self.k_norm = (None if qk_norm is None else qk_norm(self.head_dim).to(device, dtype) for _ in "qk")
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """New random weights, drawn as `nn.MultiheadAttention` draws them; sinks start at 0."""
+        self.project.reset_parameters()
+        self.output.reset_parameters()
+        if self.output.bias is not None:
+            nn.init.zeros_(self.output.bias)
+        if self.sinks is not None:
+            nn.init.zeros_(self.sinks)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b q _"],
+        memory: Float[Tensor, "b k _"] | None = None,
+        *,
+        mask: Mask | None = None,
+        bias: Bias | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Float[Tensor, "b q m"]:
+        """The steps of the paper: each position of x looks at x, or at memory, and takes what it needs.
+
+        Args:
+            memory: what keys and values are made of; x itself where it is not given.
+            mask: who may attend to whom.
+            bias: added to the scores.
+            cache: the keys and values of earlier calls, which x goes on from; this call's are put there too.
+        """
+        slot = self.check(x, memory, bias, cache)
+        q, k, v = self.inputs(x, memory, slot)
+        q, k = self.positions(q, k, slot, cache)
+        k, v, mask = self.remember(k, v, memory, mask, slot, cache)
+        values = self.attend(q, k, v, mask, bias)
+        merged = merge_heads(values)
+        return self.output(merged)  # type: ignore[no-any-return]
+
+    def check(self, x: Tensor, memory: Tensor | None, bias: Bias | None, cache: KeyValueCache | None) -> Slot | None:
+        """Whatever is wrong with a call is said here, before any work; gives this layer's place in the cache."""
+        where = type(self).__name__
+        if cache is None:
+            slot, seen, remembered = None, 0, False
+        else:
+            slot = cache.slot(self, x, memory)
+            seen, remembered = slot.seen, slot.memory is not None
+            if bias is not None and cache.keep:
+                raise ShapeError(f"{where}: a bias by distance needs every key in its place; use a cache without keep.")
+        self.project.check(where, x, memory, remembered)
+        if self.rotary is not None:
+            if memory is not None or remembered:
+                raise ShapeError(f"{where}: x and memory have no positions in common; make this layer without rotary.")
+            self.rotary.check(where, seen + x.shape[1])
+        return slot
+
+    def inputs(self, x: Tensor, memory: Tensor | None, slot: Slot | None) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of every head; those of a memory that was seen before come from the cache."""
+        if slot is not None and slot.memory is not None:
+            q = self.project.queries(x)
+            return q if self.q_norm is None else self.q_norm(q), *slot.memory
+        q, k, v = self.project(x, memory)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return q, k, v
+
+    def positions(self, q: Tensor, k: Tensor, slot: Slot | None, cache: KeyValueCache | None) -> tuple[Tensor, Tensor]:
+        """q and k turned by their positions, where the layer has rotary ones."""
+        if self.rotary is None:
+            return q, k
+        first = 0 if slot is None or cache is None else cache.first_positions(slot.seen, q.device)
+        return self.rotary(q, first), self.rotary(k, first)
+
+    def remember(
+        self,
+        k: Tensor,
+        v: Tensor,
+        memory: Tensor | None,
+        mask: Mask | None,
+        slot: Slot | None,
+        cache: KeyValueCache | None,
+    ) -> tuple[Tensor, Tensor, Mask | None]:
+        """The keys and values of earlier calls and of this one, and who may see them."""
+        if slot is None or cache is None:
+            return k, v, mask
+        if memory is not None or slot.memory is not None:
+            slot.memory = slot.memory or (k, v)
+            return *slot.memory, mask
+        n = k.shape[2]
+        k, v = slot.append(k, v)
+        return k, v, cache.mask(slot, n, mask, k.device)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, bias: Bias | None) -> Float[Tensor, "b h q d"]:
+        """`hs.attend` with what belongs to the layer."""
+        dropout = self.dropout if self.training else 0.0
+        sinks: Tensor | None = self.sinks
+        if sinks is not None and hasattr(sinks, "to_local"):
+            # Under tensor parallelism each device has the sinks of its own heads.
+            sinks = sinks.to_local()
+        return attend(
+            q, k, v, mask=mask, bias=bias, scale=self.scale, softcap=self.softcap, sinks=sinks, dropout=dropout
+        )
+
+    @classmethod
+    def from_torch(cls, layer: nn.MultiheadAttention) -> MultiheadAttention:
+        """The same layer with the same weights, from torch's.
+
+        This layer takes `(batch, positions, width)` whatever `batch_first` was there, and masks of headscope.
+
+        Raises:
+            ModelError: the layer has something that this one has not: `add_bias_kv`, `add_zero_attn`, `kdim` ≠ `vdim`.
+
+        Example:
+            >>> theirs = nn.MultiheadAttention(6, 3, batch_first=True)
+            >>> ours, x = MultiheadAttention.from_torch(theirs), torch.randn(2, 5, 6)
+            >>> bool((ours(x) - theirs(x, x, x)[0]).abs().max() < 1e-5)
+            True
+        """
+        convert.check_multihead(layer)
+        kv_dim = None if layer.kdim == layer.embed_dim else layer.kdim
+        weight = layer.out_proj.weight
+        has_bias = layer.in_proj_bias is not None
+        made = cls(
+            layer.embed_dim,
+            layer.num_heads,
+            kv_dim=kv_dim,
+            bias=has_bias,
+            dropout=layer.dropout,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        made.load_torch_state_dict(layer.state_dict())
+        return made.train(layer.training)
+
+    def load_torch_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights of a `torch.nn.MultiheadAttention` of the same sizes, from its state dict.
+
+        Raises:
+            ModelError: an entry is missing, unknown or of another size; this layer keeps its weights.
+        """
+        self.load_state_dict(convert.multihead_state(state, self.state_dict(), self.head_dim))
+
+
+def merge_heads(values: Float[Tensor, "b h q d"]) -> Float[Tensor, "b q _"]:
+    """The values of all heads side by side: the paper's Concat."""
+    b, h, n, d = values.shape
+    return values.transpose(1, 2).reshape(b, n, h * d)
+
+
+def check_sizes(
+    embed_dim: int, heads: int, kv_heads: int, head_dim: int | None, input_dim: int | None, kv_dim: int | None
+) -> int:
+    """The size of one head; raises `ShapeError` where the sizes do not fit together."""
+    given = {
+        "embed_dim": embed_dim,
+        "num_heads": heads,
+        "num_kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "input_dim": input_dim,
+        "kv_dim": kv_dim,
+    }
+    for name, size in given.items():
+        if size is not None and size < 1:
+            raise ShapeError(f"MultiheadAttention: {name}={size}; give at least 1.")
+    if heads % kv_heads:
+        raise ShapeError(
+            f"MultiheadAttention: {heads} heads cannot share {kv_heads} key/value heads evenly; "
+            f"give num_kv_heads that divides {heads}."
+        )
+    if head_dim is not None:
+        return head_dim
+    below = max(embed_dim // heads, 1) * heads
+    if embed_dim % heads:
+        raise ShapeError(
+            f"MultiheadAttention: embed_dim={embed_dim} is not a multiple of num_heads={heads}; "
+            f"give an embed_dim of {below} or {below + heads}, or a head_dim of its own."
+        )
+    return embed_dim // heads
