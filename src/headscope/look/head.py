@@ -1,0 +1,153 @@
+"""One head as a lens: q, k, v and who sees whom. Any weight is `exp(score - lse)`, computed when someone looks."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headscope.attention.api import attend, attend_lse
+from headscope.attention.bias import Bias
+from headscope.attention.mask import Mask
+from headscope.attention.request import Request
+from headscope.attention.runs import Runs
+from headscope.errors import LookError, ShapeError
+from headscope.look.axis import Axis
+from headscope.look.chosen import chosen
+from headscope.look.looks import Looks
+from headscope.look.positions import Positions, positions
+from headscope.shapes import shape
+
+
+class Head(Looks):
+    """One attention head that can be looked into: O(N·d) numbers that stand for all N x N weights.
+
+    Shapes:
+        q `(q, d)`, k `(k, d)`, v `(k, e)`; lse `(q,)`.
+
+    Args:
+        mask: who may attend to whom, as in `hs.attend`.
+        bias: added to the scores, with one batch item and one head.
+        scale: multiplies the scores; `1/√d` unless given.
+        softcap: bounds the scores, as in `hs.attend`.
+        sinks: one logit in the denominator, a tensor with one element.
+        queries, keys: what the positions are; plain positions unless given.
+        lse: the log of the sum of exponentiated scores of each query, where it is at hand; else it is computed once.
+
+    Raises:
+        ShapeError: q, k and v do not fit together, or an axis has another length.
+
+    Example:
+        >>> head = Head(torch.eye(2), torch.eye(2), queries=Axis.tokens(["a", "b"]))
+        >>> [round(w, 2) for w in head.row(0).tolist()]
+        [0.67, 0.33]
+    """
+
+    def __init__(
+        self,
+        q: Float[Tensor, "q d"],
+        k: Float[Tensor, "k d"],
+        v: Float[Tensor, "values e"] | None = None,
+        *,
+        mask: Mask | None = None,
+        bias: Bias | None = None,
+        scale: float | None = None,
+        softcap: float | None = None,
+        sinks: Float[Tensor, "1"] | None = None,
+        queries: Axis | None = None,
+        keys: Axis | None = None,
+        lse: Float[Tensor, " q"] | None = None,
+    ) -> None:
+        if q.ndim != 2 or k.ndim != 2 or q.shape[1] != k.shape[1]:
+            raise ShapeError(
+                f"Head: q is {shape(q)} and k is {shape(k)}; "
+                "give one head's (queries, size) and (keys, size), of the same size."
+            )
+        if v is not None and (v.ndim != 2 or len(v) != len(k)):
+            raise ShapeError(f"Head: v is {shape(v)} and k is {shape(k)}; give one value for each key.")
+        self.q, self.k, self.v, self.mask, self.bias = q, k, v, mask, bias
+        self.scale = scale if scale is not None else 1.0 / math.sqrt(q.shape[1])
+        self.softcap, self.sinks = softcap, sinks
+        if queries is None:
+            queries = keys if keys is not None and keys.length == len(q) else Axis.positions(len(q))
+        if keys is None:
+            keys = queries if queries.length == len(k) else Axis.positions(len(k))
+        for name, axis, count in (("queries", queries, len(q)), ("keys", keys, len(k))):
+            if axis.length != count:
+                raise ShapeError(
+                    f"Head: the axis of the {name} has {axis.length} positions and there are {count} {name}; "
+                    "give one label for each."
+                )
+        self.queries, self.keys = queries, keys
+        self._lse = lse
+
+    def __repr__(self) -> str:
+        return f"Head({len(self.q)} {self.queries.kind} x {len(self.k)} {self.keys.kind}, d={self.q.shape[1]})"
+
+    @cached_property
+    def runs(self) -> Runs:
+        """The runs of keys that every query may see; start and stop are `(q, r)`."""
+        if self.mask is None:
+            stop = torch.full((len(self.q), 1), len(self.k), dtype=torch.int32, device=self.q.device)
+            return Runs(torch.zeros_like(stop), stop)
+        start, stop = self.mask.runs(len(self.q), len(self.k), self.q.device)
+        return Runs(start[0, 0].expand(len(self.q), -1), stop[0, 0].expand(len(self.q), -1))
+
+    @property
+    def lse(self) -> Float[Tensor, " q"]:
+        """The log of the sum of exponentiated scores of every query; minus infinity where it may see nothing."""
+        if self._lse is None:
+            q, k = self._wide
+            with torch.no_grad():
+                self._lse = attend_lse(q, k, k, **self._options)[1][0, 0]
+        return self._lse
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What changes scores or weights, as `hs.attend` takes it."""
+        names = ("mask", "bias", "scale", "softcap", "sinks")
+        return {name: getattr(self, name) for name in names}
+
+    @cached_property
+    def _wide(self) -> tuple[Tensor, Tensor]:
+        """q and k with axes of batch and head, in float32 or better: weights are never computed in less."""
+        dtype = torch.float64 if self.q.dtype == torch.float64 else torch.float32
+        return self.q.detach().to(dtype)[None, None], self.k.detach().to(dtype)[None, None]
+
+    def weights(self, queries: Positions = None, keys: Positions = None) -> Float[Tensor, "rows columns"]:
+        """The exact attention weights of the chosen queries and keys: every one of them unless chosen.
+
+        Args:
+            queries, keys: a position, a slice, a list of positions, or None for all.
+
+        Shapes:
+            returns `(chosen queries, chosen keys)`, float32 (float64 for float64).
+
+        Raises:
+            LookError: a position that does not exist.
+        """
+        rows, columns = positions("query", queries, len(self.q)), positions("key", keys, len(self.k))
+        q, k = self._wide
+        return chosen(Request(q, k, k, **self._options), self.lse[None, None], rows, columns)[0, 0]
+
+    def row(self, query: int) -> Float[Tensor, " k"]:
+        """The weights of one query over all keys."""
+        return self.weights(query)[0]
+
+    def values(self) -> Float[Tensor, "q e"]:
+        """What the head hands on: the values, filtered by the weights.
+
+        Raises:
+            LookError: the head has no values.
+        """
+        if self.v is None:
+            raise LookError(
+                "values: this head was recorded without its values; record with values=True, or give v to hs.Head."
+            )
+        q, k = self._wide
+        with torch.no_grad():
+            return attend(q, k, self.v.detach().to(q.dtype)[None, None], **self._options)[0, 0]

@@ -1,0 +1,165 @@
+"""The statistics of one head: the methods that `Head` has beside its weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headscope.attention.request import Request
+from headscope.errors import LookError
+from headscope.look import copies, norms, statistics
+from headscope.look.axis import Axis
+from headscope.look.positions import Positions, positions
+from headscope.look.stream import Ask, stream
+from headscope.look.top import Top
+
+
+class Looks(ABC):
+    """Statistics of the weights of a head, exact and in O(N) memory; the same as functions are in `hs.look`."""
+
+    v: Tensor | None
+    queries: Axis
+    keys: Axis
+
+    @property
+    @abstractmethod
+    def _wide(self) -> tuple[Tensor, Tensor]:
+        """q and k with axes of batch and head, in float32 or better."""
+
+    @property
+    @abstractmethod
+    def _options(self) -> dict[str, Any]:
+        """What changes scores or weights."""
+
+    @abstractmethod
+    def weights(self, queries: Positions = None, keys: Positions = None) -> Float[Tensor, "rows columns"]:
+        """The exact attention weights of the chosen queries and keys."""
+
+    def entropy(self) -> Float[Tensor, " q"]:
+        """How spread every query's weights are: `-Σ_j p_ij log p_ij`, in nats; 0 for a query that may see nothing.
+
+        Source: Clark et al. 2019, "What Does BERT Look At?".
+        """
+        return statistics.entropy(*self._wide, **self._options)[0, 0]
+
+    def concentration(self) -> Float[Tensor, " q"]:
+        """`Σ_j p_ij²` of every query: 1 when one key has all the weight; its inverse is how many keys it really has."""
+        return statistics.concentration(*self._wide, **self._options)[0, 0]
+
+    def received(self) -> Float[Tensor, " k"]:
+        """How much weight every key gets from all queries together: `Σ_i p_ij`.
+
+        Source: the column sums behind attention sinks, Xiao et al. 2023.
+        """
+        return statistics.received(*self._wide, **self._options)[0, 0]
+
+    def offsets(self, n: int = 16) -> Float[Tensor, " offsets"]:
+        """The mean weight at each offset from the own position, `-n … n`: number `n + δ` is the mean of `p_{i,i+δ}`.
+
+        Raises:
+            LookError: n is negative, or the head has one query only.
+
+        Source: Clark et al. 2019; Voita et al. 2019.
+        """
+        return statistics.offsets(*self._wide, n, **self._options)[0, 0]
+
+    def top(self, n: int) -> Top:
+        """The `n` largest weights of every query and their keys.
+
+        Raises:
+            LookError: n is below 1 or above the number of keys.
+        """
+        found = statistics.top(*self._wide, n, **self._options)
+        return Top(found.weights[0, 0], found.keys[0, 0])
+
+    def heatmap(self, size: int = 256, how: str = "mean") -> Float[Tensor, "rows columns"]:
+        """The weights as a picture of at most `size` x `size` cells: the "mean" or the "max" of each cell.
+
+        Raises:
+            LookError: size is below 1, or how is neither "mean" nor "max".
+        """
+        return statistics.heatmap(*self._wide, size, how, **self._options)[0, 0]
+
+    def project(self, W: Float[Tensor, "rows e"]) -> Float[Tensor, "q e"]:
+        """`P W`: any numbers that belong to the keys, averaged with each query's weights.
+
+        Raises:
+            LookError: W has not one row for each key.
+        """
+        return statistics.project(*self._wide, W, **self._options)[0, 0]
+
+    def special(self) -> Float[Tensor, " q"]:
+        """The weight of every query on special keys: [CLS], [SEP], padding, class tokens.
+
+        Raises:
+            LookError: the keys are plain positions, so nothing says which are special.
+
+        Source: Clark et al. 2019.
+        """
+        if self.keys.kind == "positions":
+            raise LookError(
+                "special: the keys of this head are plain positions; say what they are with "
+                "recording.tokens(...), or keys=hs.Axis.tokens(..., special=...)."
+            )
+        indicator = torch.tensor(self.keys.special, dtype=self._wide[0].dtype, device=self._wide[0].device)
+        return self.project(indicator[:, None])[:, 0]
+
+    def confidence(self) -> float:
+        """The mean over the queries of the largest weight, special queries and keys left out.
+
+        Source: Voita et al. 2019, "Analyzing Multi-Head Self-Attention".
+        """
+        out = torch.tensor(self.keys.special).nonzero()[:, 0]
+        q, k = self._wide
+        peak = stream(Request(q, k, k, **self._options), Ask(peak=True, leave_out=out)).peak
+        assert peak is not None
+        ordinary = peak[0, 0][~torch.tensor(self.queries.special, device=peak.device)]
+        return float(ordinary.mean()) if len(ordinary) else 0.0
+
+    def duplicates(self) -> Float[Tensor, " q"]:
+        """The weight of every query on earlier copies of its own token; 0 where the token is new.
+
+        Raises:
+            LookError: queries or keys are no tokens.
+
+        Source: Wang et al. 2022, duplicate token heads.
+        """
+        return self._copies(0)
+
+    def induction(self) -> Float[Tensor, " q"]:
+        """The weight of every query on the token after an earlier copy of its own token; 0 where the token is new.
+
+        Raises:
+            LookError: queries or keys are no tokens.
+
+        Source: Olsson et al. 2022, induction heads.
+        """
+        return self._copies(1)
+
+    def value_weighted(
+        self, W_O: Float[Tensor, "size m"] | None = None, queries: Positions = None, keys: Positions = None
+    ) -> Float[Tensor, "rows columns"]:
+        """`‖p_ij · v_j W_O‖`: how much of the output every weight really carries.
+
+        A weight on a key whose value is nearly zero carries nothing, as on many [SEP] tokens.
+
+        Args:
+            W_O: the rows of the output projection that belong to this head, `(e, m)`; v itself is measured without it.
+            queries, keys: as in `weights`.
+
+        Raises:
+            LookError: the head has no values, or W_O does not fit them.
+
+        Source: Kobayashi et al. 2020, "Attention is Not Only a Weight".
+        """
+        size = norms.norms(self.v, W_O)
+        return self.weights(queries, keys) * size[positions("key", keys, len(size)).to(size.device)]
+
+    def _copies(self, after: int) -> Tensor:
+        own = copies.identities(self.queries), copies.identities(self.keys)
+        like = self._wide[0].new_zeros(self.queries.length)
+        return copies.mass(lambda rows, keys: self.weights(rows.tolist(), keys.tolist()), *own, like, after=after)
