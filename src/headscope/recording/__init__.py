@@ -1,0 +1,1 @@
+"""A side channel: any model -> a Recording of Heads."""

@@ -1,0 +1,117 @@
+"""`recording.tokens`: what the positions of a recording are, said by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
+
+from headscope.errors import LookError
+from headscope.look.axis import Axis
+from headscope.recording.layer import Layer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Side = Literal["encoder", "decoder"]
+Spans = Sequence[tuple[int, int] | None]
+
+
+def label(
+    layers: Sequence[Layer],
+    texts: Sequence[str] | Axis | None = None,
+    *,
+    ids: Sequence[int] | Tensor | None = None,
+    spans: Spans | None = None,
+    special: Sequence[bool] | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    item: int = 0,
+    side: Side | None = None,
+) -> None:
+    """Give the positions of one batch item their tokens; see `Recording.tokens`."""
+    axis = texts if isinstance(texts, Axis) else made(texts, ids, spans, special, tokenizer)
+    paired = any(layer.kind == "cross" for layer in layers)
+    places = [
+        (layer, name, part)
+        for layer in layers
+        for name, part in zip(("queries", "keys"), sides(layer, paired), strict=True)
+        if side is None or part is None or part == side
+    ]
+    fitting = [(layer, name, part) for layer, name, part in places if fits(layer, name, item, axis.length)]
+    if not fitting:
+        lengths = sorted({positions(layer, name, item) for layer, name, _ in places if item < layer.items})
+        raise LookError(
+            f"recording.tokens: {axis.length} tokens were given and no axis of item {item} has that many positions; "
+            f"there are axes of {', '.join(map(str, lengths)) or 'no'} positions. Give one token for each position, "
+            "special tokens included."
+        )
+    if side is None and len({part for _, _, part in fitting} - {None}) > 1:
+        raise LookError(
+            f"recording.tokens: the encoder and the decoder both have {axis.length} positions; say whose tokens these "
+            "are with "
+            'side="encoder" or side="decoder".'
+        )
+    for layer, name, _ in fitting:
+        axes = list(getattr(layer, name))
+        axes[item] = axis if len(axes[item].labels) == axis.length else axis.select(layer.rows or ())
+        setattr(layer, name, axes)
+
+
+def made(
+    texts: Sequence[str] | None,
+    ids: Sequence[int] | Tensor | None,
+    spans: Spans | None,
+    special: Sequence[bool] | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> Axis:
+    """An axis of tokens from what was given of them."""
+    numbers: list[int] | None = None
+    if ids is not None:
+        given: Any = ids.squeeze(0).tolist() if isinstance(ids, Tensor) else ids
+        if given and isinstance(given[0], list):
+            raise LookError(
+                f"recording.tokens: ids of {len(given)} batch items were given; give those of one, ids[i] with item=i."
+            )
+        numbers = [int(number) for number in given]
+    if texts is None:
+        if numbers is None or tokenizer is None:
+            raise LookError("recording.tokens: give a text for each token, or ids and the tokenizer that made them.")
+        if max(numbers, default=0) >= len(tokenizer):
+            raise LookError(
+                f"recording.tokens: id {max(numbers)} was given and the tokenizer has {len(tokenizer)} tokens; give "
+                "the tokenizer that made the ids."
+            )
+        texts = [str(token) for token in tokenizer.convert_ids_to_tokens(numbers)]
+    if special is None and numbers is not None and tokenizer is not None:
+        marks = set(tokenizer.all_special_ids)
+        special = [number in marks for number in numbers]
+    if isinstance(texts, str):
+        raise LookError(
+            f"recording.tokens: one text was given ({texts[:40]!r}); give a list with a text for each token, or ids "
+            "and a tokenizer."
+        )
+    return Axis.tokens(texts, ids=numbers, spans=spans, special=special)
+
+
+def sides(layer: Layer, paired: bool) -> tuple[Side | None, Side | None]:
+    """Whose positions the queries and keys of a layer are, in a model whose decoder looks at an encoder."""
+    if not paired:
+        return None, None
+    if layer.kind == "cross":
+        return "decoder", "encoder"
+    own: Side = "encoder" if "encoder" in layer.name.replace("decoder", "") else "decoder"
+    return own, own
+
+
+def positions(layer: Layer, name: str, item: int) -> int:
+    """How many positions an axis has; for selected queries all that the model had, as far as is known."""
+    axis: Axis = getattr(layer, name)[item]
+    if name == "queries" and layer.rows is not None and layer.kind == "self":
+        return layer.keys[item].length
+    return axis.length
+
+
+def fits(layer: Layer, name: str, item: int, length: int) -> bool:
+    """Whether an axis of that item exists and has, or was selected from, that many positions."""
+    return item < layer.items and positions(layer, name, item) == length

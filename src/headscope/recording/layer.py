@@ -1,0 +1,150 @@
+"""One recorded attention call: a layer of heads, and what its positions are."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headscope.attention.api import attend_lse
+from headscope.attention.bias import Bias, DenseBias
+from headscope.attention.mask import Given
+from headscope.attention.request import Request
+from headscope.attention.runs import Runs
+from headscope.look.axis import Axis
+from headscope.look.head import Head
+
+Source = Literal["call", "weights"]
+
+
+@dataclass
+class Layer:
+    """One attention call of a model, for every batch item and every head.
+
+    Shapes:
+        q `(b, h, q, d)`, k `(b, g, k, d)`, v `(b, g, k, e)`, runs `(b|1, h|1, q|1, r)`, bias `(b|1, h|1, q|1, k|1)`,
+        sinks `(h,)`, lse `(b, h, q)`.
+
+    Attributes:
+        name: the path of the module that called attention, as in `model.named_modules()`.
+        kind: "self" when queries and keys come from the same positions, else "cross".
+        queries, keys: what the positions are; one axis for each batch item.
+        number: which attention layer of the model this is, counted in the order of their first calls; -1 where unknown.
+        head_numbers: the model's numbers of the heads; all of them, from 0, unless some were selected.
+        rows: the positions of the recorded queries; None for all.
+        source: "call" when q and k are those of the model; "weights" when the model computed its weights by itself, and
+            they were recorded as `bias = log weights` beside a q and k of zeros.
+    """
+
+    name: str
+    kind: Literal["self", "cross"]
+    q: Tensor
+    k: Tensor
+    v: Tensor | None
+    runs: Runs | None
+    scale: float
+    softcap: float | None = None
+    bias: Tensor | None = None
+    sinks: Tensor | None = None
+    lse: Tensor | None = None
+    queries: list[Axis] = field(default_factory=list)
+    keys: list[Axis] = field(default_factory=list)
+    number: int = -1
+    head_numbers: tuple[int, ...] = ()
+    rows: tuple[int, ...] | None = None
+    source: Source = "call"
+
+    def __post_init__(self) -> None:
+        if not self.queries:
+            count = self.q.shape[2]
+            axis = plain(count) if self.rows is None else plain(max(self.rows, default=-1) + 1).select(self.rows)
+            self.queries = [axis] * len(self.q)
+        if not self.keys:
+            self.keys = [plain(self.k.shape[2])] * len(self.q)
+        if not self.head_numbers:
+            self.head_numbers = tuple(range(self.heads))
+        self._found: dict[int, Tensor] = {}
+
+    @property
+    def heads(self) -> int:
+        """How many query heads were recorded."""
+        return self.q.shape[1]
+
+    @property
+    def items(self) -> int:
+        """How many batch items were recorded."""
+        return self.q.shape[0]
+
+    def head(self, head: int, item: int = 0) -> Head:
+        """One of the recorded heads of one batch item, as a lens; heads are counted from 0 here."""
+        group = head // (self.heads // self.k.shape[1])
+        return RecordedHead(
+            self,
+            item,
+            head,
+            self.q[item, head],
+            self.k[item, group],
+            None if self.v is None else self.v[item, group],
+            **self._options(slice(item, item + 1), slice(head, head + 1)),
+            queries=self.queries[item],
+            keys=self.keys[item],
+            lse=None if self.lse is None else self.lse[item, head],
+        )
+
+    def item_lse(self, item: int) -> Float[Tensor, "h q"]:
+        """The lse of every head of one batch item: computed at the first look, then kept."""
+        if self.lse is not None:
+            return self.lse[item]
+        if item not in self._found:
+            one, every = slice(item, item + 1), slice(0, self.heads)
+            dtype = torch.float64 if self.q.dtype == torch.float64 else torch.float32
+            q, k = self.q[one].to(dtype), self.k[one].to(dtype)
+            with torch.no_grad():
+                self._found[item] = attend_lse(q, k, k, **self._options(one, every))[1][0]
+        return self._found[item]
+
+    def request(self, item: int) -> Request:
+        """The attention call of one batch item, all heads, as the looks take it."""
+        one = slice(item, item + 1)
+        q, k = self.q[one], self.k[one]
+        return Request(q, k, k, **self._options(one, slice(0, self.heads)))
+
+    def _options(self, items: slice, heads: slice) -> dict[str, Any]:
+        """Mask, bias, scale, softcap and sinks of some items and heads, as `attend` takes them."""
+
+        def part(x: Tensor) -> Tensor:
+            x = x if x.shape[0] == 1 else x[items]
+            return x if x.shape[1] == 1 else x[:, heads]
+
+        bias: Bias | None = None if self.bias is None else DenseBias(part(self.bias))
+        return {
+            "mask": None if self.runs is None else Given(Runs(*map(part, self.runs)), self.k.shape[2]),
+            "bias": bias,
+            "scale": self.scale,
+            "softcap": self.softcap,
+            "sinks": None if self.sinks is None else self.sinks[heads],
+        }
+
+
+@functools.lru_cache(64)
+def plain(count: int) -> Axis:
+    """Plain positions, the same object for all layers."""
+    return Axis.positions(count)
+
+
+class RecordedHead(Head):
+    """A head of a recording: the lse is found once for all the heads of its layer, and kept there."""
+
+    def __init__(self, layer: Layer, item: int, row: int, *tensors: Any, **options: Any) -> None:
+        super().__init__(*tensors, **options)
+        self._layer, self._item, self._row = layer, item, row
+
+    @property
+    def lse(self) -> Float[Tensor, " q"]:
+        """The natural log of the sum of exponentiated scores of every query; minus infinity where it may see "
+        "nothing."""
+        return self._layer.item_lse(self._item)[self._row]

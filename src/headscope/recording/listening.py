@@ -1,0 +1,118 @@
+"""Listening to the functions of torch, and to `hs.attend`: each is seen once, and handed on as it is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from headscope.attention.api import attend, attend_lse
+from headscope.attention.tensors import Reader
+from headscope.recording import calls, interface, patches
+from headscope.recording.keeping import Keeper
+
+PROJECTIONS = ("_in_projection_packed", "_in_projection")
+HEAD_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "nhead")
+
+
+class Local(threading.local):
+    """What one thread has going on."""
+
+    projected: list[tuple[Tensor, Tensor, Tensor]] | None = None
+
+
+_local = Local()
+
+
+@runtime_checkable
+class Hearing(Protocol):
+    """A block, as far as a listener needs to know it."""
+
+    read: Reader
+    keeper: Keeper
+
+    def hear(self, make: Callable[[int | None], calls.Call]) -> None:
+        """Keep an attention call."""
+
+
+class Listening(TorchFunctionMode):
+    """Sees every function of torch that the thread of a block calls, and hands each on as it is."""
+
+    def __init__(self, session: Hearing) -> None:
+        super().__init__()
+        self.session = session
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        keeper = self.session.keeper
+        if keeper.held and keeper.writes(func, kwargs):
+            keeper.settle(copy=True)
+        if func is F.scaled_dot_product_attention:
+            self.session.hear(lambda heads: calls.sdpa(self.session.read, heads, *args, **kwargs))
+        elif func is attend or func is attend_lse:
+            self.session.hear(lambda _: calls.attend(*args, **kwargs))
+        elif func is F.multi_head_attention_forward:
+            return self._mha(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _mha(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Torch's function projects q, k and v inside; what its projection returns is what is recorded."""
+        before, _local.projected = _local.projected, []
+        try:
+            output = func(*args, **kwargs)
+            projected = _local.projected
+        finally:
+            _local.projected = before
+        names = (
+            "query",
+            "key",
+            "value",
+            "embed_dim_to_check",
+            "num_heads",
+            "in_proj_weight",
+            "in_proj_bias",
+            "bias_k",
+            "bias_v",
+            "add_zero_attn",
+        )
+        given = dict(zip(names, args, strict=False)) | kwargs
+        if projected:
+            self.session.hear(lambda _: calls.mha(self.session.read, projected[0], given))
+        return output
+
+
+def keep_projections(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Hand on one of torch's projections, and keep what it returns for the block that waits for it."""
+    projected = original(*args, **kwargs)
+    if _local.projected is not None:
+        _local.projected.append(tuple(projected))
+    return projected
+
+
+def head_count(module: nn.Module) -> int | None:
+    """How many heads a module says it has."""
+    for name in HEAD_COUNTS:
+        count = getattr(module, name, None)
+        if isinstance(count, int) and not isinstance(count, bool) and count > 0:
+            return count
+    return None
+
+
+def install() -> None:
+    """Put the listeners in place that a mode cannot stand in for; once for each block."""
+    for name in PROJECTIONS:
+        patches.install(F, name, keep_projections)
+    interface.install()
+
+
+def remove() -> None:
+    """Take them away for one block."""
+    for name in PROJECTIONS:
+        patches.remove(F, name, keep_projections)
+    interface.remove()

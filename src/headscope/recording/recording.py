@@ -1,0 +1,187 @@
+"""What was recorded: layers of heads, and what their positions are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from headscope.errors import LookError
+from headscope.look.axis import Axis
+from headscope.look.head import Head
+from headscope.look.patterns import Patterns, patterns
+from headscope.look.positions import Positions
+from headscope.look.rollout import rollout
+from headscope.look.table import Table
+from headscope.recording import store, stored
+from headscope.recording.labels import Side, Spans, label
+from headscope.recording.layer import Layer
+from headscope.recording.totals import totals_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Layer", "Recording", "load"]
+
+
+class Recording:
+    """The heads of a model, as they were in the forward passes of a block.
+
+    `recording[layer, head]` is the `Head` of the first batch item, `recording[layer, head, item]` of another one. The
+    numbers are the model's own: where only some layers or heads were selected, the others do not exist. Layers stand in
+    the order in which they were called; a second forward pass in the same block follows the first.
+
+    Attributes:
+        layers: the recorded layers.
+        model: the name of the model's class, and where it was loaded from when that is known.
+    """
+
+    def __init__(self, layers: Sequence[Layer] = (), model: str = "") -> None:
+        self.layers = layers if not isinstance(layers, tuple) else list(layers)
+        self.model = model
+
+    def __repr__(self) -> str:
+        heads = sum(len(layer.head_numbers) for layer in self.layers)
+        return f"Recording({self.model or 'a model'}: {len(self.layers)} layers, {heads} heads)"
+
+    def __getitem__(self, which: tuple[int, int] | tuple[int, int, int]) -> Head:
+        number, head, item = (*which, 0) if len(which) == 2 else which
+        layer = self.layers[self._position(number)]
+        row = among(f"recording: head {head} of layer {number}", head, layer.head_numbers)
+        if not -layer.items <= item < layer.items:
+            raise LookError(
+                f"recording: item {item} does not exist in layer {number}; there are {layer.items}, from 0 to "
+                f"{layer.items - 1}."
+            )
+        return layer.head(row, item % layer.items)
+
+    def __iter__(self) -> Iterator[tuple[int, int, Head]]:
+        """Every head of the first batch item, with its layer and head number."""
+        for number, layer in zip(self.numbers, self.layers, strict=True):
+            for row, head in enumerate(layer.head_numbers):
+                yield number, head, layer.head(row)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The number of each layer: the model's, unless a module was called more than once; then positions."""
+        numbers = [layer.number for layer in self.layers]
+        distinct = len(set(numbers)) == len(numbers) and min(numbers, default=0) >= 0
+        return numbers if distinct else list(range(len(numbers)))
+
+    def _position(self, number: int) -> int:
+        return among(f"recording: layer {number}", number, self.numbers)
+
+    @property
+    def axes(self) -> list[tuple[Axis, Axis]]:
+        """For each layer what the queries and the keys of the first batch item are; set with `tokens`."""
+        return [(layer.queries[0], layer.keys[0]) for layer in self.layers]
+
+    def tokens(
+        self,
+        texts: Sequence[str] | Axis | None = None,
+        *,
+        ids: Sequence[int] | Tensor | None = None,
+        spans: Spans | None = None,
+        special: Sequence[bool] | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        item: int = 0,
+        side: Side | None = None,
+    ) -> Recording:
+        """Say what the positions of a batch item are: give their texts, or ids and a tokenizer. Returns the recording.
+
+        Every axis of the item that has as many positions gets the tokens: queries and keys of self-attention, and in an
+        encoder-decoder model the keys of cross-attention with the encoder, its queries with the decoder.
+
+        Args:
+            texts: a text for each token, or an `Axis` that is ready.
+            ids: token ids; with a tokenizer they are enough.
+            spans: for each token its characters in the source text.
+            special: for each token whether it is no content; asked of the tokenizer where one is given.
+            tokenizer: turns ids into texts.
+            item: which batch item.
+            side: in an encoder-decoder model, whose tokens these are.
+
+        Raises:
+            LookError: no axis has that many positions, or both sides have and `side` was not given.
+
+        Example:
+            >>> import torch, headscope as hs
+            >>> layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+            >>> with hs.record(layer) as recording:
+            ...     _ = layer(torch.ones(1, 2, 8))
+            >>> recording.tokens(["good", "morning"])[0, 1].keys.labels
+            ('good', 'morning')
+        """
+        label(self.layers, texts, ids=ids, spans=spans, special=special, tokenizer=tokenizer, item=item, side=side)
+        return self
+
+    def heads(self) -> Table:
+        """One row for each head with the mean of every measure over all batch items; prints, sorts and filters.
+
+        The columns are those of `headscope.look.measures.MEASURES`, as far as they mean something here.
+
+        Example:
+            >>> import torch, headscope as hs
+            >>> layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+            >>> with hs.record(layer) as recording:
+            ...     _ = layer(torch.ones(1, 4, 8))
+            >>> print(recording.heads()[:1])
+            layer  head  entropy  concentration  confidence  previous   self   next  first
+                0     0    1.386          0.250       0.250     0.250  0.250  0.250  0.250
+        """
+        return totals_of(zip(self.numbers, self.layers, strict=True)).table()
+
+    def rollout(self, chosen: Positions = None, *, item: int = 0) -> Tensor:
+        """For chosen positions of the last layer, where what is there came from in the input: `(chosen, positions)`.
+
+        Only the layers of self-attention over as many positions as the last one has count: of an encoder-decoder model
+        those of the decoder. See `headscope.look.rollout`.
+
+        Raises:
+            LookError: no layer of self-attention was recorded, or a position that does not exist.
+        """
+        layers = [layer for layer in self.layers if layer.kind == "self"]
+        last = [layer for layer in layers if layer.q.shape[2] == layer.k.shape[2] == layers[-1].k.shape[2]]
+        return rollout([layer.request(item) for layer in last], chosen)
+
+    def patterns(self) -> Patterns:
+        """What each head of the first batch item does, in plain words, with evidence; the most telling first."""
+        return patterns(self)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the recording to a folder `NAME.headscope`, whole or not at all, and return its path.
+
+        Raises:
+            RecordingError: the folder exists and `overwrite` is False, or it cannot be written.
+        """
+        return store.save(self.layers, self.model, Path(path), overwrite=overwrite)
+
+
+def load(path: str | Path) -> Recording:
+    """Open a recording that was saved: headers are read and checked now, a layer's numbers when someone looks at it.
+
+    Raises:
+        RecordingError: no recording, or one that is damaged, altered or of a newer format.
+    """
+    return Recording(*stored.load(Path(path)))
+
+
+def among(what: str, number: int, numbers: Sequence[int]) -> int:
+    """The position of a number among those that were recorded; negative ones count from the end.
+
+    Raises:
+        LookError: it is not there.
+    """
+    if number < 0 and -len(numbers) <= number:
+        return len(numbers) + number
+    if number in numbers:
+        return list(numbers).index(number)
+    whole = list(numbers) == list(range(len(numbers)))
+    there = (
+        f"there are {len(numbers)}, from 0 to {len(numbers) - 1}"
+        if whole
+        else f"recorded were {', '.join(map(str, numbers))}"
+    )
+    raise LookError(f"{what} does not exist; {there}.")

@@ -1,0 +1,224 @@
+"""`record`: listen to a model for the time of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import nn
+
+from headscope.attention.tensors import Reader
+from headscope.errors import ModelError
+from headscope.recording import interface, listening, steps
+from headscope.recording.calls import Call
+from headscope.recording.keeping import Keeper
+from headscope.recording.layer import Layer
+from headscope.recording.modules import Stack, crosses
+from headscope.recording.nothing import explain_nothing
+from headscope.recording.recording import Recording, load
+from headscope.recording.selection import Kinds, Names, Numbers, Queries, Selection, amount, place
+from headscope.recording.steps import Steps, joined
+from headscope.recording.store import Writer
+
+
+def record(
+    model: nn.Module | object,
+    *,
+    layers: Names = None,
+    heads: Numbers = None,
+    queries: Queries = None,
+    kind: Kinds | Sequence[Kinds] | None = None,
+    values: bool = True,
+    to: torch.device | str | Path | None = None,
+    dtype: torch.dtype | None = None,
+    budget: int | str | None = None,
+    overwrite: bool = False,
+) -> Session:
+    """Record every attention head of a model for the time of a `with` block; the model itself stays as it is.
+
+    What is kept is q, k and v of every attention call, and who may see whom: O(N·d) numbers, from which any weight is
+    computed when someone looks. Kernels, outputs and gradients are those of the model without the block.
+
+    Args:
+        layers: numbers of attention layers in the order of their first call, or paths such as `"encoder.layer.3.*"`.
+        heads: numbers of heads.
+        queries: positions of queries, or "last".
+        kind: "self", "cross", or the self-attention of the "encoder" or the "decoder"; or several of these.
+        values: whether to keep v.
+        to: the device to keep tensors on ("cpu", "cuda:1", …), or a folder: then each layer is written as soon as it is
+            complete, and only one is in memory at a time.
+        dtype: the floating point dtype to keep tensors in; their own unless given.
+        budget: bytes that the recording may take in memory, or a text such as "2GB".
+        overwrite: whether a folder that exists may be replaced.
+
+    Generating with a cache makes one layer of all steps of a module; a batch item of a beam search is the history of
+    one beam as it was at the last step.
+
+    Raises:
+        OverBudget: in the block, when `budget` is spent.
+        RecordingError: the folder exists, or cannot be written.
+        ModelError: `model` is no module.
+        NothingRecorded: the block ended and no attention had been seen.
+
+    Example:
+        >>> import torch, headscope as hs
+        >>> layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+        >>> with hs.record(layer) as recording:
+        ...     _ = layer(torch.ones(1, 3, 8))
+        >>> recording[0, 1].row(2).tolist()  # three equal tokens share the attention
+        [0.333..., 0.333..., 0.333...]
+    """
+    if not isinstance(model, nn.Module):
+        inner = getattr(model, "model", None)
+        hint = (
+            f" It holds one: use hs.record({type(model).__name__.lower()}.model)."
+            if isinstance(inner, nn.Module)
+            else ""
+        )
+        raise ModelError(
+            f"record: given a {type(model).__name__}; give the torch.nn.Module whose attention is to be recorded.{hint}"
+        )
+    device, folder = place(to)
+    selection = Selection(layers, kind, heads, queries, values, dtype, device)
+    return Session(model, selection, amount(budget), folder, overwrite)
+
+
+class Session:
+    """One recording block."""
+
+    def __init__(
+        self, model: nn.Module, selection: Selection, budget: int | None, folder: Path | None, overwrite: bool
+    ) -> None:
+        self.model, self.selection, self.folder, self.overwrite = model, selection, folder, overwrite
+        self.writer: Writer | None = None
+        self.layers: list[Layer] = []
+        self.recording = Recording(self.layers, named(model))
+        self.numbers: dict[str, int] = {}
+        # The last layer of each module, which later steps of a generation may continue.
+        self.growing: dict[str, Steps] = {}
+        self.kept: list[Steps] = []
+        self.went_on = False
+        self.read = Reader()
+        self.keeper = Keeper(selection.dtype, selection.device, budget)
+        self._stack: Stack | None = None
+        self._mode: listening.Listening | None = None
+
+    def __enter__(self) -> Recording:
+        if self._stack is not None:
+            raise ModelError("record: this block is open already; call hs.record(model) again for another one.")
+        if self.folder is not None:
+            self.writer = Writer(self.folder, overwrite=self.overwrite)
+        self._stack = Stack(self.model, self.settle)
+        listening.install()
+        interface.local.sessions.append(self)
+        self._mode = listening.Listening(self)
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
+        return self.recording
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stack, mode = self._stack, self._mode
+        assert stack is not None
+        assert mode is not None
+        mode.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        interface.local.sessions.remove(self)
+        listening.remove()
+        stack.remove()
+        self._stack = self._mode = None
+        try:
+            self.settle()
+            if kind is None and not self.kept:
+                raise explain_nothing(self.model, stack.ran, self.numbers, self.selection)
+            self.finish(complete=kind is None)
+        finally:
+            if self.writer is not None:
+                self.writer.abandon()
+            self.growing.clear()
+            self.kept.clear()
+
+    def settle(self) -> None:
+        """Once a module has returned: make what was heard in it the recording's own, and write it if it goes to "
+        "disk."""
+        self.keeper.settle()
+        if self.writer is not None:
+            while len(self.writer.entries) < len(self.kept):
+                position = len(self.writer.entries)
+                self.layers[position] = self.kept[position].layer = self.writer.add(self.kept[position].layer)
+                self.keeper.spent = 0
+
+    def finish(self, *, complete: bool) -> None:
+        """Join what grew in several steps, and close the folder; an exception in the block leaves no folder."""
+        for position, one in enumerate(self.kept):
+            layer = joined(one)
+            if self.writer is not None and one.steps and complete:
+                self.writer.replace(position, layer)
+            self.layers[position] = layer
+        if self.writer is not None:
+            self.layers[:] = load(self.writer.finish(self.recording.model)).layers if complete else []
+
+    def hear(self, make: Callable[[int | None], Call]) -> None:
+        """Keep an attention call, if it comes from the model and was asked for."""
+        # Inside a backward pass a forward runs again (activation checkpointing): that call was heard already.
+        if self._stack is None or not self._stack.running or torch._C._current_graph_task_id() != -1:
+            return
+        running = self._stack.running[-1]
+        number = self.numbers.setdefault(running.name, len(self.numbers))
+        if not self.selection.wants(number, running.name):
+            return
+        self.settle()
+        with torch.inference_mode(False), torch.no_grad(), torch._C.DisableTorchFunction():
+            call = interface.unrepeated(make(listening.head_count(running.module)), self)
+            if call.cross is None:
+                call.cross = crosses(running)
+            if not self.selection.wants_kind(running.name, bool(call.cross)):
+                return
+            self.keep(call, running.name, number)
+
+    def keep(self, call: Call, name: str, number: int) -> None:
+        """Append what was asked for of a call to the recording, or to the layer that it continues."""
+        cross = bool(call.cross)
+        kept, heads, rows = self.selection.cut(call)
+        self.keeper.spend(name, (kept.q, kept.k, kept.v if self.selection.values else None, kept.bias))
+        growing = self.growing.get(name)
+        if growing is not None and growing.layer.head_numbers == heads and (not cross or self.went_on):
+            at = steps.continues(growing, call, cross)
+            if at is not None:
+                self.went_on = True
+                steps.append(growing, call, kept, rows, self.keeper, at, cross)
+                return
+        if not cross:
+            self.went_on = False
+        seen = steps.room(call)
+        asked = 0 if cross else seen - call.q.shape[2]
+        layer = Layer(
+            name,
+            "cross" if cross else "self",
+            kept.q,
+            kept.k,
+            None,
+            None if kept.runs is None else kept.runs.to(self.selection.device),
+            call.scale,
+            call.softcap,
+            None if kept.bias is None else self.keeper.convert(kept.bias),
+            None if kept.sinks is None else self.keeper.copy(kept.sinks),
+            number=number,
+            head_numbers=heads,
+            rows=None if rows is None else tuple(row + max(asked, 0) for row in rows),
+            source=call.source,
+        )
+        for field in ("q", "k", "v") if self.selection.values else ("q", "k"):
+            x = getattr(kept, field)
+            self.keeper.keep(layer, field, x, whole=x is getattr(call, field))
+        prints = steps.prints_of(call.k[:, :, :seen])
+        self.growing[name] = Steps(layer, prints, max(asked, 0) + call.q.shape[2], seen)
+        self.kept.append(self.growing[name])
+        self.layers.append(layer)
+
+
+def named(model: nn.Module) -> str:
+    """The class of a model, and where it was loaded from."""
+    source = getattr(getattr(model, "config", None), "_name_or_path", "")
+    return f"{type(model).__name__} ({source})" if source else type(model).__name__

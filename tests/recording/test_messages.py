@@ -1,0 +1,57 @@
+"""Messages that name a field of a recording, one by one."""
+
+import pytest
+import torch
+
+import headscope as hs
+from headscope.errors import ModelError, RecordingError
+from headscope.recording import format as form
+from headscope.recording import stored
+
+
+def body(**changes) -> form.Body:
+    """A recording.json with one axis and no layers, altered."""
+    axis = form.AxisEntry(**{"kind": "tokens", "length": 2, "labels": ("a", "b"), **changes})
+    return form.Body("0", "0", "model", (axis,), ())
+
+
+def test_axes_that_do_not_fit():
+    with pytest.raises(RecordingError, match=r"field axes\[0\].labels: 1 entries for 2 positions"):
+        form.check("there", body(labels=("a",)))
+    with pytest.raises(RecordingError, match=r"field axes\[0\].labels: tokens without labels"):
+        form.check("there", body(labels=None))
+    with pytest.raises(RecordingError, match=r"field axes\[0\].length: -1 is no number of positions"):
+        form.check("there", body(kind="positions", length=-1, labels=None))
+
+
+def test_a_layer_that_does_not_fit():
+    layer = form.LayerEntry(name="x", kind="self", tensors={}, sha256="0", scale=1.0, queries=(), keys=())
+    with pytest.raises(RecordingError, match=r"field layers\[0\].tensors.q: missing"):
+        form.check("there", form.Body("0", "0", "model", (), (layer,)))
+
+
+def test_a_file_without_a_header(tmp_path):
+    layer = form.LayerEntry(name="x", kind="self", tensors={}, sha256="0", scale=1.0, queries=(), keys=())
+    (tmp_path / "layer").write_bytes(b"\xff" * 64)
+    with pytest.raises(RecordingError, match=r"field header: .* the file is damaged"):
+        stored.check_header(tmp_path / "layer", layer)
+
+
+class WritesBehind(torch.nn.Module):
+    """Overwrites its keys where nobody can hear it, and keeps them."""
+
+    def forward(self, x):
+        self.kept = x.clone()
+        values = torch.nn.functional.scaled_dot_product_attention(self.kept, self.kept, self.kept)
+        with torch._C.DisableTorchFunction():
+            self.kept.mul_(2)
+        return values
+
+
+def test_keys_that_are_overwritten_behind_our_back():
+    model = WritesBehind()
+    with (
+        pytest.raises(ModelError, match="was overwritten while its module was still running, by code that headscope"),
+        hs.record(model),
+    ):
+        model(torch.randn(1, 2, 5, 4))

@@ -1,0 +1,396 @@
+"""The folder on disk: the same numbers back, or an error that names the file and the field."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+import headscope as hs
+from headscope.attention.runs import Runs
+from headscope.errors import NothingRecorded, RecordingError
+from headscope.recording import format as form
+from headscope.recording.recording import Layer, Recording
+from tests.recording.tiny import build
+
+FIELDS = ("q", "k", "v", "bias", "sinks", "lse")
+
+
+def example(dtype: torch.dtype = torch.float32) -> Recording:
+    """A recording with every field in use, and prime sizes."""
+    torch.manual_seed(5)
+    start = torch.randint(0, 3, (2, 1, 5, 2), dtype=torch.int32).sort(-1).values
+    runs = Runs(start, torch.stack([start[..., 1], start[..., 1] + 2], -1).int())
+    tokens = hs.Axis.tokens(["[CLS]", "a", "</script>", "ü", "🙂"], ids=[1, 2, 3, 4, 5], special=[True] + [False] * 4)
+    keys = hs.Axis.patches(2, 3, before=["[CLS]"], source="cat.png")
+    q, k, v = torch.randn(2, 6, 5, 11), torch.randn(2, 3, 7, 11), torch.randn(2, 3, 7, 13)
+    full = Layer(
+        "encoder.0.attn", "cross", q.to(dtype), k.to(dtype), v.to(dtype), runs, 0.3, 30.0,
+        torch.randn(1, 6, 5, 7).to(dtype),
+        torch.randn(6).to(dtype), None, [tokens, hs.Axis.positions(5)], [keys, hs.Axis.frames(7, 0.02)], 3,
+        rows=(0, 2, 4, 6, 8),
+    )  # fmt: skip
+    plain = Layer("encoder.1.attn", "self", q[:, :, :5].to(dtype), q[:, :, :5].to(dtype), None, None, 0.25, number=4)
+    return Recording([full, plain], "Model (somewhere)")
+
+
+def same(a: Recording, b: Recording) -> bool:
+    """Whether two recordings are the same, bit for bit."""
+    if a.model != b.model or len(a.layers) != len(b.layers):
+        return False
+    for x, y in zip(a.layers, b.layers, strict=True):
+        plain = ("name", "kind", "scale", "softcap", "queries", "keys", "number", "head_numbers", "rows", "source")
+        if any(getattr(x, name) != getattr(y, name) for name in plain) or (x.runs is None) != (y.runs is None):
+            return False
+        pairs = [(getattr(x, name), getattr(y, name)) for name in FIELDS]
+        if x.runs is not None:
+            pairs += list(zip(x.runs, y.runs, strict=True))
+        for mine, theirs in pairs:
+            if (mine is None) != (theirs is None) or (
+                mine is not None and not (mine.dtype == theirs.dtype and torch.equal(mine, theirs))
+            ):
+                return False
+    return True
+
+
+class TestRoundTrip:
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+    def test_the_same_bits(self, tmp_path, dtype):
+        recording = example(dtype)
+        path = recording.save(tmp_path / "one")
+        assert path == tmp_path / "one.headscope"
+        assert same(recording, hs.load(path))
+        assert same(recording, hs.load(tmp_path / "one"))
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["one.headscope"]
+        weights = recording[3, 5, 1].weights()
+        assert torch.equal(weights, hs.load(path)[3, 5, 1].weights())
+
+    def test_a_loaded_recording_can_be_saved_over_itself(self, tmp_path):
+        path = example().save(tmp_path / "one")
+        loaded = hs.load(path)
+        loaded.save(path, overwrite=True)
+        assert same(example(), hs.load(path))
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["one.headscope"]
+
+    def test_opening_reads_headers_only(self, tmp_path, monkeypatch):
+        from headscope.recording import stored
+
+        path = example().save(tmp_path / "one")
+        read = []
+        monkeypatch.setattr(stored, "digest_of", lambda file: read.append(file) or "")
+        recording = hs.load(path)
+        assert not read
+        with pytest.raises(RecordingError, match="sha256"):
+            _ = recording.layers[0].q
+
+    def test_there_is_no_pickle(self, tmp_path):
+        path = example().save(tmp_path / "one")
+        assert {p.suffix for p in path.iterdir()} == {".safetensors", ".json"}
+
+
+class TestRefusals:
+    def test_a_folder_that_exists(self, tmp_path):
+        example().save(tmp_path / "one")
+        with pytest.raises(RecordingError, match="exists already; give another name, or overwrite=True"):
+            example().save(tmp_path / "one")
+
+    def test_a_folder_that_is_no_recording_is_never_overwritten(self, tmp_path):
+        (tmp_path / "photos.headscope").mkdir()
+        (tmp_path / "photos.headscope" / "me.png").write_bytes(b"")
+        with pytest.raises(RecordingError, match="is no recording, so it is not overwritten"):
+            example().save(tmp_path / "photos", overwrite=True)
+        assert (tmp_path / "photos.headscope" / "me.png").exists()
+
+    def test_a_place_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(RecordingError, match="cannot be written: Not a directory"):
+            example().save(tmp_path / "file" / "one")
+
+    def test_a_full_disk(self, tmp_path, monkeypatch):
+        from headscope.recording import store
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(store, "save_file", full)
+        with pytest.raises(RecordingError, match=r"No space left on device .*nothing was left behind"):
+            example().save(tmp_path / "one")
+        assert not list(tmp_path.iterdir())
+
+    def test_no_folder_and_no_json(self, tmp_path):
+        with pytest.raises(RecordingError, match="there is no such folder"):
+            hs.load(tmp_path / "one")
+        (tmp_path / "two").mkdir()
+        with pytest.raises(RecordingError, match="has no recording.json"):
+            hs.load(tmp_path / "two")
+
+    def test_a_newer_format(self, tmp_path):
+        path = example().save(tmp_path / "one")
+        told = json.loads((path / form.NAME).read_text())
+        (path / form.NAME).write_text(json.dumps(told | {"format": 2}))
+        with pytest.raises(RecordingError, match=r"recording.json: field format: 2; .*Update headscope"):
+            hs.load(path)
+        (path / form.NAME).write_text(json.dumps(told | {"format": 0}))
+        with pytest.raises(RecordingError, match="was never a format"):
+            hs.load(path)
+
+    def test_altered_numbers(self, tmp_path):
+        path = example().save(tmp_path / "one")
+        file = path / "layer-00001.safetensors"
+        data = bytearray(file.read_bytes())
+        data[-3] ^= 1
+        file.write_bytes(data)
+        recording = hs.load(path)
+        assert same(Recording([recording.layers[0]]), Recording([example().layers[0]]))
+        with pytest.raises(RecordingError, match=r"layer-00001.safetensors: field sha256"):
+            recording[4, 0]
+
+    def test_links_are_not_followed(self, tmp_path):
+        path = example().save(tmp_path / "one")
+        for name in ("layer-00000.safetensors", form.NAME):
+            outside = tmp_path / "outside"
+            shutil.move(path / name, outside)
+            (path / name).symlink_to(outside)
+            with pytest.raises(RecordingError, match=f"{name}: is a link"):
+                hs.load(path)
+            (path / name).unlink()
+            shutil.move(outside, path / name)
+
+    def test_a_layer_that_is_missing(self, tmp_path):
+        path = example().save(tmp_path / "one")
+        (path / "layer-00001.safetensors").unlink()
+        with pytest.raises(RecordingError, match=r"layer-00001.safetensors: cannot be read: No such file"):
+            hs.load(path)
+
+    def test_an_oversized_json(self, tmp_path, monkeypatch):
+        path = example().save(tmp_path / "one")
+        monkeypatch.setattr(form, "LARGEST", 10)
+        with pytest.raises(RecordingError, match="says at most 10 bytes"):
+            hs.load(path)
+
+
+def lie(path: Path, change) -> None:
+    """Write a `recording.json` that says something else, with a digest that is right: a hostile one."""
+    import hashlib
+
+    told = json.loads((path / form.NAME).read_text())
+    change(told["recording"])
+    raw = json.dumps(told["recording"], separators=(",", ":"))
+    told["sha256"] = hashlib.sha256(raw.encode()).hexdigest()
+    head = f'{{"format":1,"sha256":"{told["sha256"]}","recording":'
+    (path / form.NAME).write_text(head + raw + "}")
+
+
+def put(*where, value):
+    """A change of one entry deep inside a recording.json."""
+
+    def change(body):
+        for step in where[:-1]:
+            body = body[step]
+        body[where[-1]] = value
+
+    return change
+
+
+LIES = {
+    r"field k: the file has": put("layers", 0, "tensors", "k", value=["F16", [2, 3, 7, 11]]),
+    r"layers\[0\].tensors.k: \(2, 4, 7, 11\) does not fit": put("layers", 0, "tensors", "k", 1, value=[2, 4, 7, 11]),
+    r"layers\[0\].tensors.v": put("layers", 0, "tensors", "v", 1, value=[2, 3, 8, 13]),
+    r"layers\[0\].tensors.stop": put("layers", 0, "tensors", "stop", 1, value=[2, 1, 5, 3]),
+    r"layers\[0\].tensors.bias": put("layers", 0, "tensors", "bias", 1, value=[1, 5, 5, 7]),
+    r"layers\[0\].tensors.q: a negative size": put("layers", 0, "tensors", "q", 1, value=[2, 6, -5, 11]),
+    r"layers\[0\].tensors.w: unknown": put("layers", 0, "tensors", "w", value=["F32", [1]]),
+    r"layers\[1\].tensors.q: missing": put("layers", 1, "tensors", value={}),
+    r"layers\[0\].queries": put("layers", 0, "queries", value=[0]),
+    r"layers\[0\].keys: 2 axes": put("layers", 0, "keys", value=[0, 99]),
+    r"layers\[0\].keys: an axis that is not 7": put("layers", 0, "keys", value=[0, 0]),
+    r"layers\[0\].heads": put("layers", 0, "heads", value=[0, 1]),
+    r"layers\[0\].rows": put("layers", 0, "rows", value=[0, 1]),
+    r"axes\[0\].labels: 1 entries": put("axes", 0, "labels", value=["x"]),
+    r"axes\[0\].ids": put("axes", 0, "ids", value=[1]),
+    r"axes\[1\].length": put("axes", 1, "length", value=2**40),
+    r"axes\[0\].labels: tokens without": put("axes", 0, "labels", value=None),
+    r"Expected `float`, got `str`": put("layers", 0, "scale", value="1"),
+    r"unknown field `evil`": put("layers", 0, "evil", value="__import__('os')"),
+    r"Invalid enum value 'other'": put("layers", 0, "kind", value="other"),
+}
+
+
+class TestLies:
+    @pytest.mark.parametrize("message", LIES)
+    def test_each_names_its_field(self, tmp_path, message):
+        path = example().save(tmp_path / "one")
+        lie(path, LIES[message])
+        with pytest.raises(RecordingError, match=message):
+            hs.load(path)
+
+    def test_dtypes_that_do_not_belong(self, tmp_path, monkeypatch):
+        from headscope.recording import store
+
+        recording = example()
+        recording.layers[1].q = recording.layers[1].k = torch.ones(2, 6, 5, 11, dtype=torch.int32)
+        with pytest.raises(RecordingError, match="q of layer 'encoder.1.attn' is torch.int32"):
+            recording.save(tmp_path / "one")
+        monkeypatch.setattr(store, "INTEGERS", ("start", "stop", "q", "k"))
+        path = Recording([recording.layers[1]]).save(tmp_path / "one")
+        monkeypatch.undo()
+        with pytest.raises(RecordingError, match="I32 is not a dtype for it"):
+            hs.load(path)
+
+    def test_runs_outside_of_the_keys(self, tmp_path):
+        recording = example()
+        recording.layers[0].runs.stop[0, 0, 0, 0] = 8
+        loaded = hs.load(recording.save(tmp_path / "one"))
+        with pytest.raises(RecordingError, match="field start, stop: runs that do not lie among the 7 keys"):
+            _ = loaded.layers[0].q
+
+
+def mutate(rng: random.Random, folder: Path) -> None:
+    """Damage one file of a folder in some way."""
+    file = rng.choice(sorted(folder.iterdir()))
+    data = bytearray(file.read_bytes())
+    way = rng.randrange(9)
+    if way == 0:
+        data = data[: rng.randrange(len(data))]
+    elif way == 1:
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    elif way == 2:
+        data += rng.randbytes(rng.randrange(1, 99))
+    elif way == 3:
+        at = rng.randrange(len(data))
+        data[at : at + rng.randrange(1, 40)] = rng.randbytes(rng.randrange(40))
+    elif way == 4:  # the length of the safetensors header, or the beginning of the JSON
+        data[:8] = rng.choice([0, 2**63, 2**64 - 1, 10**9, len(data)]).to_bytes(8, "little")
+    elif way == 5:
+        numbers = [i for i, byte in enumerate(data[:4000]) if 48 <= byte <= 57]
+        data[rng.choice(numbers or [0])] = rng.choice(b"0123456789-")
+    elif way == 6:
+        data = data.replace(b'"F32"', rng.choice([b'"F64"', b'"I32"', b'"BOOL"', b'"X"']), 1)
+    elif way == 7:
+        data = data.replace(
+            rng.choice([b"encoder", b"layers", b"q", b"tokens"]), rng.choice([b"../../etc/passwd", b"NaN", b""])
+        )
+    elif rng.random() < 0.5:
+        file.unlink()
+        file.symlink_to(rng.choice(["/etc/passwd", "/dev/zero", "nowhere"]))
+        return
+    else:
+        other = rng.choice(sorted(folder.iterdir()))
+        data = bytearray(other.read_bytes())
+    file.write_bytes(data)
+
+
+class TestMutations:
+    @pytest.mark.parametrize("part", range(10))
+    def test_two_thousand_mutations_give_an_error_or_the_right_numbers(self, tmp_path, part):
+        rng = random.Random(part)
+        whole = example()
+        path = whole.save(tmp_path / "one")
+        kept = {file.name: file.read_bytes() for file in path.iterdir()}
+        refused = named = 0
+        for _ in range(200):
+            mutate(rng, path)
+            try:
+                assert same(hs.load(path), whole)
+            except RecordingError as error:
+                refused += 1
+                named += str(path) in str(error)
+            for name, data in kept.items():
+                (path / name).unlink(missing_ok=True)
+                (path / name).write_bytes(data)
+        assert refused > 150
+        assert named == refused
+
+
+class TestBreakingOff:
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_a_kill_while_saving_leaves_the_old_recording_or_none(self, tmp_path, overwrite):
+        path = tmp_path / "one.headscope"
+        if overwrite:
+            example().save(path)
+        program = textwrap.dedent(f"""
+            import torch
+            from headscope.recording.recording import Layer, Recording
+from tests.recording.tiny import build
+            q = torch.randn(1, 2, 4000, 64)
+            big = Recording([Layer("x", "self", q, q, q, None, 0.1, number=i) for i in range(20)])
+            print("ready", flush=True)
+            while True:
+                big.save({str(path)!r}, overwrite=True)
+        """)
+        rng = random.Random(overwrite)
+        for _ in range(3):
+            process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+            process.stdout.readline()
+            try:
+                process.wait(timeout=rng.random() / 2)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+            process.wait()
+            if not path.exists():
+                continue
+            recording = hs.load(path)
+            assert len(recording.layers) in (2, 20)
+            assert all(torch.isfinite(layer.q).all() for layer in recording.layers)
+
+    def test_an_exception_while_saving_leaves_nothing(self, tmp_path):
+        recording = example()
+        recording.layers[1].queries = None
+        with pytest.raises(TypeError):
+            recording.save(tmp_path / "one")
+        assert not list(tmp_path.iterdir())
+        assert not os.path.lexists(tmp_path / "one.headscope")
+
+
+class TestWhileRecording:
+    def test_each_layer_goes_to_disk_when_it_is_complete(self, tmp_path):
+        model, inputs = build("bert")
+        with torch.no_grad(), hs.record(model) as kept:
+            model(**inputs)
+        folder = tmp_path / "one.headscope"
+        found = []
+        handle = model.encoder.layer[1].register_forward_pre_hook(
+            lambda *_: found.extend(file.name for part in tmp_path.iterdir() for file in part.iterdir())
+        )
+        with torch.no_grad(), hs.record(model, to=folder) as written:
+            model(**inputs)
+        handle.remove()
+        assert found == ["layer-00000.safetensors"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["one.headscope"]
+        for recording in (written, hs.load(folder)):
+            assert same(recording, kept)
+        with pytest.raises(RecordingError, match="exists already"), hs.record(model, to=folder):
+            model(**inputs)
+        with torch.no_grad(), hs.record(model, to=folder, overwrite=True, layers=1):
+            model(**inputs)
+        assert [layer.number for layer in hs.load(folder).layers] == [1]
+
+    def test_a_generation_goes_to_disk_as_one_layer(self, tmp_path):
+        model, inputs = build("llama")
+        options = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+        with torch.no_grad(), hs.record(model) as kept:
+            model.generate(**inputs, **options)
+        with torch.no_grad(), hs.record(model, to=tmp_path / "one"):
+            model.generate(**inputs, **options)
+        assert same(hs.load(tmp_path / "one"), kept)
+
+    def test_an_exception_in_the_block_leaves_no_folder(self, tmp_path):
+        model, inputs = build("bert")
+
+        def block():
+            with hs.record(model, to=tmp_path / "one"):
+                model(**inputs)
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            block()
+        with pytest.raises(NothingRecorded), hs.record(model, to=tmp_path / "one"):
+            torch.ones(1)
+        assert not list(tmp_path.iterdir())
