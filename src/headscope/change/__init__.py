@@ -1,0 +1,1 @@
+"""What happens without a head, or with another one in its place."""
