@@ -1,0 +1,48 @@
+"""`headscope bench`: how fast attention is on this machine, beside its peers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headscope.errors import MissingExtra
+
+HERE = Path(__file__).resolve()
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help="Which benchmark; without one, they are listed.")] = "",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    only: Annotated[str, typer.Option(help="Run the cases whose name contains this.")] = "",
+    rounds: Annotated[int, typer.Option(min=3, help="How many times every row is timed.")] = 15,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Time attention beside its peers on this machine; prints medians of ratios.
+
+    Rows take turns in one process, so that only ratios within one run mean something.
+    """
+    known = {path.stem: path for path in sorted(folder().glob("*.py")) if path.stem not in ("timing", "memory")}
+    if not name:
+        for stem, path in known.items():
+            typer.echo(f"{stem:12} {path.read_text().splitlines()[0].strip(chr(34))}")
+        return
+    if name not in known:
+        raise typer.BadParameter(f"there is no benchmark {name!r}; there are {', '.join(known)}")
+    command = [sys.executable, str(known[name]), "--device", device, "--rounds", str(rounds)]
+    code = subprocess.run(command + (["--only", only] if only else []), check=False).returncode
+    if code:
+        raise typer.Exit(code)
+
+
+def folder() -> Path:
+    """Where the benchmarks lie: in an installed package, or in the checkout."""
+    for place in (HERE.parents[1] / "benchmarks", HERE.parents[3] / "benchmarks"):
+        if (place / "timing.py").exists():
+            return place
+    raise MissingExtra(
+        "bench: the benchmarks are not installed here; run them from a checkout: python benchmarks/attend.py"
+    )

@@ -1,0 +1,57 @@
+"""Where the result goes: checked before the work begins."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from headscope.errors import HeadscopeError, MissingExtra
+
+PAGE_SUFFIXES = (".html", ".htm")
+FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
+DEFAULT_PAGE = "headscope.html"
+
+# Every page that headscope writes says so near its beginning.
+MARK = b'name="generator" content="headscope'
+
+
+def choose(output: str | None) -> Path:
+    """The file to write: what was asked for, or `headscope.html` in the working directory.
+
+    A file that was named is replaced. Without a name only a page that headscope wrote is replaced.
+
+    Raises:
+        MissingExtra: a figure, and matplotlib is not installed.
+        HeadscopeError: the suffix means nothing, the folder cannot be written, or the file is somebody else's.
+    """
+    path = Path(DEFAULT_PAGE if output is None else output).expanduser()
+    if path.suffix.lower() not in (*PAGE_SUFFIXES, *FIGURE_SUFFIXES):
+        raise HeadscopeError(
+            f"-o {output}: {'no' if not path.suffix else 'an unknown'} extension. "
+            f"Give a name that ends with {', '.join((PAGE_SUFFIXES[0], *FIGURE_SUFFIXES))}."
+        )
+    if is_figure(path) and importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtra(f"-o {output}: figures are drawn with matplotlib: pip install 'headscope[plot]'")
+    if path.is_dir():
+        raise HeadscopeError(f"-o {path}: this is a folder. Give the name of a file in it.")
+    if not path.parent.is_dir():
+        raise HeadscopeError(f"-o {path}: there is no folder {path.parent}. Make it first, or give another path.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise HeadscopeError(f"-o {path}: the folder {path.parent.absolute()} cannot be written. Give another path.")
+    if output is None and path.exists() and not ours(path):
+        raise HeadscopeError(
+            f"{path} exists and was not written by headscope, so it stays. Name the file to write with -o PAGE.html"
+        )
+    return path
+
+
+def ours(path: Path) -> bool:
+    """Whether a file is a page that headscope wrote."""
+    with path.open("rb") as file:
+        return MARK in file.read(4096)
+
+
+def is_figure(path: Path) -> bool:
+    """Whether a path asks for a figure, not for a page."""
+    return path.suffix.lower() in FIGURE_SUFFIXES

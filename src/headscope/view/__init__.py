@@ -1,0 +1,1 @@
+"""What a person sees: the terminal, a figure, one HTML page."""

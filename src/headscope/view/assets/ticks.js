@@ -1,0 +1,84 @@
+// Labels along the sides of the map: as many as fit, the rest left out, long ones cut.
+
+import { cssColour, shortLabel } from "./dom.js";
+
+export const TURN = (-52 * Math.PI) / 180; // How labels of columns lean.
+const LONGEST = 26; // letters
+const LONGEST_NUMBERED = 11;
+const SPACING = 14; // pixels between two rows of labels; leaning ones need more
+
+/** Label every how many-th position, when one takes `size` pixels: 1, 2, 5, 10, 20, 50, … */
+export function everyNth(size, leaning = false) {
+  for (let step = 1; ; step *= 10) for (const factor of [1, 2, 5]) if (step * factor * size >= SPACING * (leaning ? 1.25 : 1)) return step * factor;
+}
+
+/** The text of a label on the map, and its number where most are left out. */
+export function tickText(axis, position, step) {
+  const numbered = step > 2 && axis.kind === "tokens";
+  return [shortLabel(axis.labels[position], numbered ? LONGEST_NUMBERED : LONGEST), numbered ? String(position) : ""];
+}
+
+/** The text, cut so that it is no longer than so many pixels. */
+function fitted(context, text, longest) {
+  for (let letters = [...text].length; letters > 1; letters--) {
+    const cut = shortLabel(text, letters);
+    if (context.measureText(cut).width <= longest) return cut;
+  }
+  return text;
+}
+
+/** How far leaning labels reach beyond the right end of columns that are `size` pixels wide. */
+export function overhang(context, axis, positions, step, size, longest) {
+  let most = 0;
+  for (let back = 0; back < Math.min(positions.length, Math.ceil(longest / size)); back++) {
+    const text = tickText(axis, positions[positions.length - 1 - back], step).join(" ");
+    most = Math.max(most, Math.min(longest, context.measureText(text).width) * Math.cos(TURN) - (back + 0.5) * size);
+  }
+  return Math.ceil(most) + 8;
+}
+
+/** The widest label in pixels, among those that may be shown. */
+export function widestLabel(context, axis, positions, step) {
+  let widest = 0;
+  for (let i = 0; i < positions.length; i += Math.max(1, Math.floor(positions.length / 600))) {
+    widest = Math.max(widest, context.measureText(tickText(axis, positions[i], step).join(" ")).width);
+  }
+  return Math.ceil(widest);
+}
+
+/** The positions to label between two ends: every n-th, and one that must be there, to which its neighbours give way. */
+export function ticksBetween(positions, first, last, size, wanted, leaning = false) {
+  const step = everyNth(size, leaning);
+  const ticks = [];
+  for (let i = Math.ceil(first); i < last; i++) {
+    const regular = positions[i] % step === 0 || step === 1;
+    const giveWay = wanted.some((other) => other !== i && Math.abs(other - i) * size < SPACING);
+    if (wanted.includes(i) || (regular && !giveWay)) ticks.push(i);
+  }
+  return { ticks, step };
+}
+
+/** Draw a label whose right end is at a point, its number before it. */
+export function drawRow(context, [text, number], x, y, longest) {
+  context.textAlign = "right";
+  context.textBaseline = "middle";
+  const before = number ? context.measureText(` ${number}`).width : 0;
+  const cut = fitted(context, text, longest - before);
+  context.fillText(cut, x, y);
+  context.fillStyle = cssColour("--faint");
+  context.fillText(number, x - context.measureText(`${cut} `).width, y);
+}
+
+/** Draw a leaning label whose left end is at a point, its number after it. */
+export function drawColumn(context, [text, number], x, y, longest) {
+  context.save();
+  context.translate(x, y);
+  context.rotate(TURN);
+  context.textAlign = "left";
+  context.textBaseline = "middle";
+  const cut = fitted(context, text, longest - (number ? context.measureText(` ${number}`).width : 0));
+  context.fillText(cut, 0, 0);
+  context.fillStyle = cssColour("--faint");
+  context.fillText(number, context.measureText(`${cut} `).width, 0);
+  context.restore();
+}

@@ -1,0 +1,63 @@
+"""`show`: the page in a notebook, a picture of characters in a terminal."""
+
+from __future__ import annotations
+
+import html
+import sys
+
+from headscope.look.head import Head
+from headscope.recording.recording import Recording
+from headscope.view.subject import Subject
+
+FRAME_HEIGHT = 760
+
+
+def show(x: Recording | Head, *, layer: int | None = None, head: int | None = None) -> None:
+    """Show a recording or one head: in a notebook as the page, in a terminal as characters.
+
+    In a terminal: every head as a small picture, one head with its labels, and the findings in plain words. In a
+    notebook the page stands in a frame of its own, which can reach neither the notebook nor a network.
+
+    Args:
+        x: a recording, or one head.
+        layer, head: the head that is shown large; the one with the most telling pair of tokens unless given.
+
+    Raises:
+        LookError: a head that does not exist.
+
+    Example:
+        >>> import torch, headscope as hs
+        >>> axis = hs.Axis.tokens(["the", "cat", "sat"])
+        >>> show(hs.Head(9 * torch.eye(3), torch.eye(3).roll(-1, 0), mask=hs.causal(), queries=axis))
+        One head  queries down, keys along
+        ...
+    """
+    subject = Subject("show", x)
+    start = subject.start(layer, head)
+    if in_notebook():
+        from IPython.display import HTML, display  # type: ignore[import-not-found, unused-ignore]
+
+        from headscope.view.page import document
+
+        display(HTML(frame(document(subject, layer=layer, head=head))))
+        return
+    from rich.console import Console
+
+    from headscope.view.terminal import view
+
+    Console().print(view(subject, start, title=subject.recording.model))
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a notebook, where HTML can be shown; IPython in a terminal is none."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def frame(document: str) -> str:
+    """The page in a frame that may run its own script and nothing else."""
+    return (
+        f'<iframe sandbox="allow-scripts" srcdoc="{html.escape(document)}" title="headscope" '
+        f'style="width: 100%; height: {FRAME_HEIGHT}px; border: 0"></iframe>'
+    )
