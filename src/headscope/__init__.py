@@ -1,0 +1,114 @@
+"""Headscope: multi-head attention for PyTorch that you can see into."""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+if _TYPE_CHECKING:
+    from headscope import hf, look, nn
+    from headscope.attention.api import attend, attend_lse, plan
+    from headscope.attention.band import causal, window
+    from headscope.attention.bias import alibi, dense_bias, relative
+    from headscope.attention.convert import from_additive, from_block_mask, from_torch_mha_mask
+    from headscope.attention.formula import scaled_dot_product
+    from headscope.attention.lengths import documents, first, padding, prefix
+    from headscope.attention.mask import Mask, dense
+    from headscope.attention.merge import merge
+    from headscope.change.ablate import ablate
+    from headscope.change.importance import importance
+    from headscope.change.patch import patch
+    from headscope.look.axis import Axis
+    from headscope.look.head import Head
+    from headscope.nn.explain import explain
+    from headscope.recording.recording import Recording, load
+    from headscope.recording.session import record
+    from headscope.view.figure import figure
+    from headscope.view.page import page
+    from headscope.view.show import show
+
+__all__ = [
+    "Axis",
+    "Head",
+    "Mask",
+    "Recording",
+    "ablate",
+    "alibi",
+    "attend",
+    "attend_lse",
+    "causal",
+    "dense",
+    "dense_bias",
+    "documents",
+    "explain",
+    "figure",
+    "first",
+    "from_additive",
+    "from_block_mask",
+    "from_torch_mha_mask",
+    "hf",
+    "importance",
+    "load",
+    "look",
+    "merge",
+    "nn",
+    "padding",
+    "page",
+    "patch",
+    "plan",
+    "prefix",
+    "record",
+    "relative",
+    "scaled_dot_product",
+    "show",
+    "window",
+]
+
+# Where each name lives. A room is loaded when the first of its names is used, so the import costs next to nothing.
+_HOMES = {
+    "Axis": "headscope.look.axis",
+    "Head": "headscope.look.head",
+    "Mask": "headscope.attention.mask",
+    "Recording": "headscope.recording.recording",
+    "ablate": "headscope.change.ablate",
+    "alibi": "headscope.attention.bias",
+    "attend": "headscope.attention.api",
+    "attend_lse": "headscope.attention.api",
+    "causal": "headscope.attention.band",
+    "dense": "headscope.attention.mask",
+    "dense_bias": "headscope.attention.bias",
+    "documents": "headscope.attention.lengths",
+    "explain": "headscope.nn.explain",
+    "figure": "headscope.view.figure",
+    "first": "headscope.attention.lengths",
+    "from_additive": "headscope.attention.convert",
+    "from_block_mask": "headscope.attention.convert",
+    "from_torch_mha_mask": "headscope.attention.convert",
+    "hf": "headscope.hf",
+    "importance": "headscope.change.importance",
+    "load": "headscope.recording.recording",
+    "look": "headscope.look",
+    "merge": "headscope.attention.merge",
+    "nn": "headscope.nn",
+    "padding": "headscope.attention.lengths",
+    "page": "headscope.view.page",
+    "patch": "headscope.change.patch",
+    "plan": "headscope.attention.api",
+    "prefix": "headscope.attention.lengths",
+    "record": "headscope.recording.session",
+    "relative": "headscope.attention.bias",
+    "scaled_dot_product": "headscope.attention.formula",
+    "show": "headscope.view.show",
+    "window": "headscope.attention.band",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'headscope' has no attribute {name!r}; its names are {', '.join(__all__)}")
+    module = _import_module(_HOMES[name])
+    found = module if module.__name__ == f"headscope.{name}" else getattr(module, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,29 @@
+"""What every test shares. Nothing of headscope is imported up here: pytest has yet to switch its shape checks on."""
+
+import os
+import shutil
+
+import pytest
+from hypothesis import settings
+
+# A slow machine must never fail a property: no deadlines. The examples are the same in every run.
+settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("house")
+
+# Nothing in the tests goes to a network: what is not on this machine is an error, not a download.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium for the browser tests; without one they are skipped, or fail where it is required."""
+    found = next((path for path in map(shutil.which, CHROMIUM_NAMES) if path), None)
+    if found:
+        return found
+    reason = f"no Chromium on the PATH (looked for {', '.join(CHROMIUM_NAMES)}); on Debian: apt-get install chromium"
+    if os.environ.get("HEADSCOPE_REQUIRE_BROWSER", "") not in ("", "0"):
+        pytest.fail(f"HEADSCOPE_REQUIRE_BROWSER is set and there is {reason}")
+    pytest.skip(reason)
