@@ -21,6 +21,7 @@ if _TYPE_CHECKING:
     from headscope.nn.explain import explain
     from headscope.recording.recording import Recording, load
     from headscope.recording.session import record
+    from headscope.train.watch import Watch
     from headscope.view.figure import figure
     from headscope.view.page import page
     from headscope.view.show import show
@@ -30,6 +31,7 @@ __all__ = [
     "Head",
     "Mask",
     "Recording",
+    "Watch",
     "ablate",
     "alibi",
     "attend",
@@ -68,6 +70,7 @@ _HOMES = {
     "Head": "headscope.look.head",
     "Mask": "headscope.attention.mask",
     "Recording": "headscope.recording.recording",
+    "Watch": "headscope.train.watch",
     "ablate": "headscope.change.ablate",
     "alibi": "headscope.attention.bias",
     "attend": "headscope.attention.api",
