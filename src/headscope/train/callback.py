@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
+@runtime_checkable
 class Watching(Protocol):
     """A watch, as far as the callback needs to know it."""
 
