@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,18 @@ class RandomStates:
             module = torch.get_device_module(device)
             if module.is_available() and (device.index or 0) < module.device_count():
                 module.set_rng_state(state, *which(device))
+
+    def state(self) -> dict[str, Any]:
+        """The same as tensors, numbers, lists and tuples."""
+        kind, words, *rest = self.numpy
+        return {"python": self.python, "numpy": [kind, words.tolist(), *rest], "cpu": self.cpu, "devices": self.devices}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> RandomStates:
+        """The states that `state` gave."""
+        kind, words, *rest = state["numpy"]
+        numpy = (kind, np.array(words, dtype=np.uint32), *rest)
+        return cls(state["python"], numpy, state["cpu"], dict(state["devices"]))
 
 
 def which(device: torch.device) -> tuple[torch.device, ...]:
