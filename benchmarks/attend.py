@@ -9,6 +9,8 @@ plain matrix product and of a plain read.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -128,9 +130,8 @@ def run(case: Case, report: Report, device: str, rounds: int) -> None:
         for x in inputs:
             x.requires_grad_()
         grad = torch.randn_like(inputs[0])
-        trained = {
-            who: partial(step, f, inputs, grad) for who, f in rows.items() if who != "FlexAttention" or device != "cpu"
-        }
+        trains = {who: f for who, f in rows.items() if who != "FlexAttention" or device != "cpu"}
+        trained = {who: partial(gradients, f, inputs, grad) for who, f in trains.items()}
         report.add(
             case.name,
             compare(trained, rounds=max(3, rounds // 3), device=device),
@@ -139,39 +140,52 @@ def run(case: Case, report: Report, device: str, rounds: int) -> None:
         )
 
 
-def step(attention: Attention, inputs: tuple[Tensor, Tensor, Tensor], grad: Tensor) -> None:
-    """Forward and backward."""
-    torch.autograd.grad(attention(*inputs), inputs, grad)
+def gradients(attention: Attention, inputs: tuple[Tensor, Tensor, Tensor], grad: Tensor) -> tuple[Tensor, ...]:
+    """Forward and backward; the output lives as long as the gradients, as in a layer."""
+    values = attention(*inputs)
+    return values, *torch.autograd.grad(values, inputs, grad)
 
 
-def memory(report: Report, device: str) -> None:
-    """Memory beyond inputs, outputs and gradients, in MB."""
+def memories() -> Iterator[tuple[str, int, dict[str, Any], bool]]:
+    """What is asked how much memory it takes: its name, N, the options, and whether it trains."""
     kept = (hs.first(4) | hs.window(1024)) & hs.causal()
-    long: dict[str, tuple[int, dict[str, Any], bool]] = {
-        f"(first(4) | window(1024)) & causal, N = {n}": (n, {"mask": kept}, False) for n in (32768, 131072)
-    }
+    for n in (32768, 131072):
+        yield f"(first(4) | window(1024)) & causal, N = {n}", n, {"mask": kept}, False
     extras: dict[str, dict[str, Any]] = {
         "softcap": {"softcap": 50.0},
         "ALiBi": {"bias": hs.alibi(8)},
         "T5 bias": {"bias": hs.relative(torch.randn(32, 8, requires_grad=True))},
         "sinks": {"sinks": torch.randn(8, requires_grad=True)},
     }
-    square = {f"{name}, N = 8192, forward + backward": (8192, options, True) for name, options in extras.items()}
-    for dtype in (torch.float32, torch.bfloat16):
-        for name, (n, options, trains) in (long | square).items():
-            q, k, v = (torch.randn(1, 8, n, 64, dtype=dtype, device=device, requires_grad=trains) for _ in range(3))
-            grad = torch.randn_like(q)
-            work = (
-                partial(step, partial(hs.attend, **options), (q, k, v), grad)
-                if trains
-                else partial(hs.attend, q, k, v, **options)
-            )
-            results = q.numel() * q.element_size() * (4 if trains else 1)
-            beyond = (peak(work, device) - results) / 1e6
-            report.cases.append(
-                {"case": name, "dtype": str(dtype).removeprefix("torch."), "MB beyond": round(beyond, 1), "rows": {}}
-            )
-            print(f"{name}, {dtype}: {beyond:.1f} MB beyond inputs, outputs and gradients", flush=True)
+    for name, options in extras.items():
+        yield f"{name}, N = 8192, forward + backward", 8192, options, True
+
+
+def beyond(number: int, dtype: torch.dtype, device: str) -> float:
+    """MB that one of `memories()` takes beyond its inputs, outputs and gradients; meant for a process of its own."""
+    _, n, options, trains = list(memories())[number]
+
+    def work(length: int) -> tuple[Callable[[], object], int]:
+        q, k, v = (torch.randn(1, 8, length, 64, dtype=dtype, device=device, requires_grad=trains) for _ in range(3))
+        results = q.numel() * q.element_size() * (4 if trains else 1)
+        if not trains:
+            return partial(hs.attend, q, k, v, **options), results
+        return partial(gradients, partial(hs.attend, **options), (q, k, v), torch.randn_like(q)), results
+
+    # A short call first: what torch and the libraries under it load at their first use is not this call's memory.
+    work(512)[0]()
+    call, results = work(n)
+    return (peak(call, device) - results) / 1e6
+
+
+def memory(report: Report, device: str) -> None:
+    """Memory beyond inputs, outputs and gradients, in MB, each in a fresh process."""
+    for dtype in ("float32", "bfloat16"):
+        for number, (name, *_) in enumerate(memories()):
+            command = [sys.executable, __file__, "--device", device, "--beyond", str(number), dtype]
+            found = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            report.cases.append({"case": name, "dtype": dtype, "MB beyond": found, "rows": {}})
+            print(f"{name}, {dtype}: {found:.1f} MB beyond inputs, outputs and gradients", flush=True)
 
 
 def limits(report: Report, device: str, rounds: int) -> None:
@@ -190,7 +204,11 @@ def limits(report: Report, device: str, rounds: int) -> None:
 def main() -> None:
     """Run every case and write the report."""
     parser = arguments(__doc__ or "")
+    parser.add_argument("--beyond", nargs=2, metavar=("NUMBER", "DTYPE"), help="measure only the memory of one case")
     given = parser.parse_args()
+    if given.beyond:
+        print(round(beyond(int(given.beyond[0]), getattr(torch, given.beyond[1]), given.device), 1))
+        return
     report = Report("attend", "hs.attend beside its peers", given.device)
     limits(report, given.device, given.rounds)
     for case in cases():
