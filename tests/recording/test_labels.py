@@ -6,6 +6,7 @@ import torch
 import headscope as hs
 from headscope.errors import LookError
 from headscope.recording.recording import Layer, Recording
+from tests.hf.tiny import bert_tokenizer
 
 
 def layer(name: str, kind: str, queries: int, keys: int, **more) -> Layer:
@@ -31,13 +32,22 @@ def paired(source: int = 7, target: int = 5) -> Recording:
 class Tokenizer:
     """A tokenizer of eleven tokens."""
 
-    all_special_ids = (0, 10)
+    bos_token_id, eos_token_id, is_fast = 0, 10, False
 
     def __len__(self) -> int:
         return 11
 
-    def convert_ids_to_tokens(self, ids):
-        return [f"t{i}" for i in ids]
+    def convert_ids_to_tokens(self, i):
+        return f"t{i}"
+
+    def decode(self, ids, **_):
+        return " ".join(f"t{i}" for i in ids)
+
+
+class Processor:
+    """What holds a tokenizer."""
+
+    tokenizer = Tokenizer()
 
 
 WORDS = ["a", "b", "c", "d", "e"]
@@ -64,6 +74,21 @@ class TestTexts:
         assert axis.labels == ("t0", "t3", "t4", "t5", "t10")
         assert axis.special == (True, False, False, False, True)
         assert axis.ids == (0, 3, 4, 5, 10)
+
+    def test_a_text_and_its_tokenizer(self):
+        tokenizer = bert_tokenizer()
+        recording = plain().tokens("the animal looks", tokenizer=tokenizer)
+        axis = recording[0, 0].keys
+        assert axis.labels == ("[CLS]", "the", "animal", "looks", "[SEP]")
+        assert axis.spans == (None, (0, 3), (4, 10), (11, 16), None)
+
+    def test_a_tokenizer_for_ids_that_are_known(self):
+        recording = plain().tokens(ids=[3, 4, 5, 6, 7], texts=WORDS, special=[False] * 4 + [True], item=1)
+        assert recording[0, 0, 1].keys.labels[0] == "a"
+        recording.tokens(tokenizer=Processor())
+        assert recording[0, 0, 1].keys.labels == ("t3", "t4", "t5", "t6", "t7")
+        assert recording[0, 0, 1].keys.special == (False,) * 4 + (True,)
+        assert recording[0, 0].keys.kind == "positions"
 
     def test_selected_queries_get_their_own(self):
         recording = Recording([layer("0.attn", "self", 2, 5, rows=(1, 4))]).tokens(WORDS)
@@ -98,7 +123,7 @@ class TestRefusals:
         [
             (["a"], {}, "1 tokens were given and no axis of item 0 has that many positions; there are axes of 5"),
             (WORDS, {"item": 2}, "no axis of item 2"),
-            ("abcde", {}, r"one text was given \('abcde'\)"),
+            ("abcde", {}, r"one text was given \('abcde'\); give the tokenizer beside it"),
             (None, {}, "give a text for each token, or ids and the tokenizer"),
             (None, {"ids": [1, 2, 3, 4, 5]}, "give a text for each token, or ids and the tokenizer"),
             (WORDS, {"ids": torch.tensor([[1], [2]])}, "ids of 2 batch items were given"),
@@ -108,6 +133,10 @@ class TestRefusals:
     def test_each_says_what_to_do(self, texts, given, message):
         with pytest.raises(LookError, match=message):
             plain().tokens(texts, **given)
+
+    def test_a_tokenizer_without_ids(self):
+        with pytest.raises(LookError, match="the model was given no token ids in the block"):
+            plain().tokens(tokenizer=Tokenizer())
 
     def test_a_tokenizer_that_does_not_fit_the_ids(self):
         with pytest.raises(LookError, match="id 99 was given and the tokenizer has 11 tokens"):

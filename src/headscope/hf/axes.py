@@ -52,15 +52,15 @@ def token_axis(
     ids: list[int] = list(rows[item] if rows and isinstance(rows[0], list) else rows)
     tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(ids)]
     spans, added = _spans(tokenizer, encoding, item, ids, texts)
-    marks = _marks(tokenizer)
+    marks = marks_of(tokenizer)
     special = [mark or token in marks for token, mark in zip(ids, added, strict=True)]
     whole = "\n".join(texts)
     spans = [None if mark else span for span, mark in zip(spans, special, strict=True)]
     labels = [
-        token if mark else _readable(token, span, whole)
+        token if mark else readable(token, span, whole)
         for token, span, mark in zip(tokens, spans, special, strict=True)
     ]
-    return Axis.tokens(_numbered(labels, spans), ids=ids, spans=spans, special=special)
+    return Axis.tokens(numbered(labels, spans), ids=ids, spans=spans, special=special)
 
 
 def _spans(
@@ -89,7 +89,7 @@ def _spans(
     return spans, [bool(mark) for mark in fast.special_tokens_mask]
 
 
-def _marks(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def marks_of(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The ids that are never content, also where a user typed them."""
     named = ("cls_token_id", "sep_token_id", "pad_token_id", "bos_token_id", "eos_token_id")
     marks = {getattr(tokenizer, name, None) for name in named}
@@ -98,7 +98,7 @@ def _marks(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return {i for i in marks if i is not None} | {i for i, token in added.items() if token.special and i not in content}
 
 
-def _readable(token: str, span: Span | None, text: str) -> str:
+def readable(token: str, span: Span | None, text: str) -> str:
     """A token as its reader would write it, with everything that cannot be seen made visible."""
     if span is not None:
         piece = text[slice(*span)]
@@ -110,7 +110,7 @@ def _readable(token: str, span: Span | None, text: str) -> str:
     return "".join(c if c.isprintable() else VISIBLE.get(ord(c), f"<U+{ord(c):04X}>") for c in shown)
 
 
-def _numbered(labels: Sequence[str], spans: Sequence[Span | None]) -> list[str]:
+def numbered(labels: Sequence[str], spans: Sequence[Span | None]) -> list[str]:
     """Labels in which neighbours that stand for the same characters are told apart by a small number."""
     numbered = []
     for span, group in itertools.groupby(zip(spans, labels, strict=True), key=lambda pair: pair[0]):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
 from headscope.errors import LookError
+from headscope.hf.axes import token_axis
+from headscope.hf.vocabulary import ids_axis
 from headscope.look.axis import Axis
 from headscope.recording.layer import Layer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 Side = Literal["encoder", "decoder"]
 Spans = Sequence[tuple[int, int] | None]
@@ -25,12 +28,16 @@ def label(
     ids: Sequence[int] | Tensor | None = None,
     spans: Spans | None = None,
     special: Sequence[bool] | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None = None,
     item: int = 0,
     side: Side | None = None,
 ) -> None:
     """Give the positions of one batch item their tokens; see `Recording.tokens`."""
-    axis = texts if isinstance(texts, Axis) else made(texts, ids, spans, special, tokenizer)
+    words: Any = getattr(tokenizer, "tokenizer", tokenizer)  # a processor holds one
+    if words is not None and texts is None and ids is None:
+        again(layers, words)
+        return
+    axis = texts if isinstance(texts, Axis) else made(texts, ids, spans, special, words)
     paired = any(layer.kind == "cross" for layer in layers)
     places = [
         (layer, name, part)
@@ -74,24 +81,42 @@ def made(
                 f"recording.tokens: ids of {len(given)} batch items were given; give those of one, ids[i] with item=i."
             )
         numbers = [int(number) for number in given]
+    if isinstance(texts, str):
+        if tokenizer is None:
+            raise LookError(
+                f"recording.tokens: one text was given ({texts[:40]!r}); give the tokenizer beside it, or a list with "
+                "a text for each token."
+            )
+        return token_axis(tokenizer, tokenizer(texts, verbose=False), texts)
     if texts is None:
         if numbers is None or tokenizer is None:
             raise LookError("recording.tokens: give a text for each token, or ids and the tokenizer that made them.")
-        if max(numbers, default=0) >= len(tokenizer):
-            raise LookError(
-                f"recording.tokens: id {max(numbers)} was given and the tokenizer has {len(tokenizer)} tokens; give "
-                "the tokenizer that made the ids."
-            )
-        texts = [str(token) for token in tokenizer.convert_ids_to_tokens(numbers)]
-    if special is None and numbers is not None and tokenizer is not None:
-        marks = set(tokenizer.all_special_ids)
-        special = [number in marks for number in numbers]
-    if isinstance(texts, str):
-        raise LookError(
-            f"recording.tokens: one text was given ({texts[:40]!r}); give a list with a text for each token, or ids "
-            "and a tokenizer."
-        )
+        axis = ids_axis(numbers, tokenizer)
+        texts, spans = axis.labels, axis.spans if spans is None else spans
+        special = axis.special if special is None else special
     return Axis.tokens(texts, ids=numbers, spans=spans, special=special)
+
+
+def again(layers: Sequence[Layer], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give every axis whose token ids are known the words of a tokenizer.
+
+    Raises:
+        LookError: no ids are known, or the tokenizer does not have them.
+    """
+    found: dict[Axis, Axis] = {}
+    for axis in {axis for layer in layers for axes in (layer.queries, layer.keys) for axis in axes}:
+        if axis.ids is not None:
+            named = ids_axis(axis.ids, tokenizer)
+            special = [a or b for a, b in zip(named.special, axis.special, strict=True)]
+            found[axis] = replace(named, special=tuple(special))
+    if not found:
+        raise LookError(
+            "recording.tokens: a tokenizer was given, and the model was given no token ids in the block; give their "
+            "texts or ids, too."
+        )
+    for layer in layers:
+        layer.queries = [found.get(axis, axis) for axis in layer.queries]
+        layer.keys = [found.get(axis, axis) for axis in layer.keys]
 
 
 def sides(layer: Layer, paired: bool) -> tuple[Side | None, Side | None]:

@@ -22,6 +22,8 @@ class Running(NamedTuple):
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    # What others found out about this one run.
+    notes: dict[str, Any]
 
     def argument(self, name: str) -> Any:
         """An argument of the running forward, however it was given; None when it was not."""
@@ -57,7 +59,7 @@ class Stack:
     def _enter(self, name: str) -> Any:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if threading.get_ident() == self._thread:
-                self.running.append(Running(name, module, args, kwargs))
+                self.running.append(Running(name, module, args, kwargs, {}))
                 self.ran.add(name)
 
         return enter

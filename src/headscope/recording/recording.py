@@ -21,7 +21,7 @@ from headscope.recording.layer import Layer
 from headscope.recording.totals import totals_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 __all__ = ["Layer", "Recording", "load"]
 
@@ -85,21 +85,25 @@ class Recording:
         ids: Sequence[int] | Tensor | None = None,
         spans: Spans | None = None,
         special: Sequence[bool] | None = None,
-        tokenizer: PreTrainedTokenizerBase | None = None,
+        tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None = None,
         item: int = 0,
         side: Side | None = None,
     ) -> Recording:
         """Say what the positions of a batch item are: give their texts, or ids and a tokenizer. Returns the recording.
 
+        Much is known without: what a model was given in the block says which ids its positions have, which patches of
+        a picture or which seconds of sound they are, and a tokenizer that lies beside the model gives the words. With
+        a tokenizer alone, every position whose id is known gets its words from that one.
+
         Every axis of the item that has as many positions gets the tokens: queries and keys of self-attention, and in an
         encoder-decoder model the keys of cross-attention with the encoder, its queries with the decoder.
 
         Args:
-            texts: a text for each token, or an `Axis` that is ready.
+            texts: a text for each token, or an `Axis` that is ready; or the whole text, with its tokenizer.
             ids: token ids; with a tokenizer they are enough.
             spans: for each token its characters in the source text.
             special: for each token whether it is no content; asked of the tokenizer where one is given.
-            tokenizer: turns ids into texts.
+            tokenizer: turns ids into texts; or a processor that holds one.
             item: which batch item.
             side: in an encoder-decoder model, whose tokens these are.
 

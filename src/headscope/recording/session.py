@@ -13,6 +13,7 @@ from headscope.attention.tensors import Reader
 from headscope.errors import ModelError
 from headscope.recording import interface, listening, steps
 from headscope.recording.calls import Call
+from headscope.recording.inputs import Inputs
 from headscope.recording.keeping import Keeper
 from headscope.recording.layer import Layer
 from headscope.recording.modules import Stack, crosses
@@ -100,6 +101,7 @@ class Session:
         self.growing: dict[str, Steps] = {}
         self.kept: list[Steps] = []
         self.went_on = False
+        self.inputs = Inputs(model)
         self.read = Reader()
         self.keeper = Keeper(selection.dtype, selection.device, budget)
         self._stack: Stack | None = None
@@ -155,6 +157,9 @@ class Session:
             layer = joined(one)
             if self.writer is not None and one.steps and complete:
                 self.writer.replace(position, layer)
+            self.inputs.label(one, layer)
+            if self.writer is not None:
+                self.writer.relabel(position, layer)
             self.layers[position] = layer
         if self.writer is not None:
             self.layers[:] = load(self.writer.finish(self.recording.model)).layers if complete else []
@@ -165,6 +170,7 @@ class Session:
         if self._stack is None or not self._stack.running or torch._C._current_graph_task_id() != -1:
             return
         running = self._stack.running[-1]
+        self.inputs.see(self._stack.running)
         number = self.numbers.setdefault(running.name, len(self.numbers))
         if not self.selection.wants(number, running.name):
             return
@@ -176,6 +182,7 @@ class Session:
             if not self.selection.wants_kind(running.name, bool(call.cross)):
                 return
             self.keep(call, running.name, number)
+            self.inputs.heard(self.growing[running.name], self._stack.running, call)
 
     def keep(self, call: Call, name: str, number: int) -> None:
         """Append what was asked for of a call to the recording, or to the layer that it continues."""

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -68,6 +69,11 @@ class Writer:
         """Write one layer again."""
         self.entries[position] = self._write(position, layer)
 
+    def relabel(self, position: int, layer: Layer) -> None:
+        """Say again what the positions of a layer are that was written already."""
+        queries, keys = (tuple(map(self._axis, axes)) for axes in (layer.queries, layer.keys))
+        self.entries[position] = msgspec.structs.replace(self.entries[position], queries=queries, keys=keys)
+
     def _stored(self, position: int) -> Layer:
         return StoredLayer(self.part / file_name(position), self.entries[position], list(self.axes))
 
@@ -106,8 +112,7 @@ class Writer:
     def finish(self, model: str) -> Path:
         """Write `recording.json` and move the folder to its place."""
         version = importlib.metadata.version("headscope")
-        axes = tuple(map(form.AxisEntry.of, self.axes))
-        body = form.Body(version, str(torch.__version__), model, axes, tuple(self.entries))
+        body = form.Body(version, str(torch.__version__), model, *named_once(list(self.axes), self.entries))
         with self._told(self.part / form.NAME):
             half = self.part / (form.NAME + ".part")
             half.write_bytes(form.encode(body))
@@ -139,6 +144,19 @@ def save(layers: Sequence[Layer], model: str, path: Path, *, overwrite: bool = F
     except BaseException:
         writer.abandon()
         raise
+
+
+def named_once(
+    axes: Sequence[Axis], entries: Sequence[form.LayerEntry]
+) -> tuple[tuple[form.AxisEntry, ...], tuple[form.LayerEntry, ...]]:
+    """The axes that are in use, and the layers with the new numbers of theirs."""
+    used = {old: new for new, old in enumerate(sorted({i for one in entries for i in (*one.queries, *one.keys)}))}
+
+    def renumbered(entry: form.LayerEntry) -> form.LayerEntry:
+        queries, keys = (tuple(used[i] for i in which) for which in (entry.queries, entry.keys))
+        return msgspec.structs.replace(entry, queries=queries, keys=keys)
+
+    return tuple(form.AxisEntry.of(axes[i]) for i in used), tuple(map(renumbered, entries))
 
 
 def tensors_of(layer: Layer) -> dict[str, Tensor]:
