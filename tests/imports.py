@@ -21,9 +21,10 @@ STANDS_ON: dict[str, tuple[str, ...]] = {
     "view": ("look", "recording"),
     "train": ("look", "recording", "change", "view"),
     "cli": ("nn", "train", "view", "change"),
+    "__main__": ("cli",),
 }
 # The package itself hands out the names of all rooms but the command line. Only the command line may import it.
-PACKAGE_MAY = set(STANDS_ON) - {"cli"}
+PACKAGE_MAY = set(STANDS_ON) - {"cli", "__main__"}
 MAY_IMPORT_PACKAGE = {"cli"}
 
 

@@ -11,11 +11,12 @@ import typer
 from headscope.cli.ablate import ablate
 from headscope.cli.bench import bench
 from headscope.cli.doctor import doctor
+from headscope.cli.finetune import finetune
 from headscope.cli.heads import heads
 from headscope.cli.view import view
 from headscope.errors import HeadscopeError
 
-COMMANDS = (view, heads, ablate, bench, doctor)
+COMMANDS = (view, heads, ablate, finetune, bench, doctor)
 
 # Exit codes: the input was wrong or something is missing; headscope itself is wrong; the user pressed Ctrl-C.
 WRONG_INPUT, DEFECT, INTERRUPTED = 2, 1, 130

@@ -65,9 +65,17 @@ def document(subject: Subject, *, layer: int | None = None, head: int | None = N
     return assemble(payload(subject, subject.start(layer, head), title=title or "", model=model))
 
 
-def assemble(content: Payload, script: str | None = None) -> str:
-    """The template with style, script and data in it, and the policy that allows exactly these and no network."""
-    script, style = script or bundle("main.js"), asset("page.css")
+def assemble(
+    content: Payload, script: str | None = None, *, style: str | None = None, body: str = "page.html", above: str = ""
+) -> str:
+    """A template with style, script and data in it, and the policy that allows exactly these and no network.
+
+    Args:
+        script, style: those of the page of one recording unless given.
+        body: the name of the template.
+        above: HTML for the template's place of that name.
+    """
+    script, style = script or bundle("main.js"), style or asset("page.css")
     title = content.data["title"] or content.data["model"] or "One attention head"
     parts = {
         "policy": policy(script, style),
@@ -75,11 +83,12 @@ def assemble(content: Payload, script: str | None = None) -> str:
         "title": html.escape(f"{title} · headscope"),
         "icon": "data:image/svg+xml;base64," + base64.b64encode(ICON.encode()).decode(),
         "style": style,
+        "above": above,
         "script": script,
         "data": as_json(content.data),
         "chunks": "\n".join(map(chunk_element, range(len(content.chunks)), content.chunks)),
     }
-    return PLACEHOLDER.sub(lambda found: parts[found[1]], asset("page.html"))
+    return PLACEHOLDER.sub(lambda found: parts[found[1]], asset(body))
 
 
 def chunk_element(number: int, chunk: str) -> str:

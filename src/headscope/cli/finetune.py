@@ -1,0 +1,112 @@
+"""`headscope finetune`: a table of texts and labels -> a model that knows them, and what its heads learned."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from headscope.cli.view import quiet
+from headscope.errors import HeadscopeError
+
+if TYPE_CHECKING:
+    from headscope.train.finetune import Settings
+
+DATA = "A .csv, .jsonl or .parquet file with a text and a label in each row."
+MODEL = "A folder, or a name on the Hugging Face Hub; the packaged all-MiniLM-L6-v2 unless given."
+TASK = "One label for each text, or one tag for each word; by the label column unless given."
+DROPOUT = "While training. With 0 the run is the same on any number of processes."
+
+
+def finetune(
+    data: Annotated[str, typer.Option(metavar="FILE", help=DATA)],
+    model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=MODEL)] = None,
+    task: Annotated[Literal["classify", "tag"] | None, typer.Option(help=TASK)] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="The column of the texts; text, words, … unless given.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="The column of the labels; label, tags, … unless given.")
+    ] = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="DIR", help="The folder of what comes of it.")
+    ] = "finetuned",
+    epochs: Annotated[int, typer.Option(min=1, help="How many times each example is seen.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples in one step, over all processes together.")] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="At its highest; it falls to 0 at the end.")] = 5e-5,
+    max_length: Annotated[int | None, typer.Option(min=3, help="Cut texts at so many tokens.")] = None,
+    eval_data: Annotated[str | None, typer.Option(metavar="FILE", help="Examples to evaluate with.")] = None,
+    eval_share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Else this share of the data, drawn at random.")
+    ] = 0.2,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 200,
+    dropout: Annotated[float, typer.Option(min=0.0, max=0.9, help=DROPOUT)] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order, the new layer and the share.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR, if there is one.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the training in DIR.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Fine-tune a pretrained model on a table, and see how every head changed.
+
+    A text gets one label, or each of its words a tag: lists in .jsonl and .parquet; in .csv words and tags with spaces
+    between them. Rows without a text or a label are skipped and counted.
+
+    DIR gets the model and its tokenizer, report.html (accuracy, how every head changed, both sides of each head),
+    heads.csv, scores.json, the heads over the training in heads/, and checkpoints. A run that was stopped goes on from
+    its last checkpoint with the same command and --resume. Several processes share each step:
+    torchrun --nproc-per-node 2 -m headscope finetune …
+    """
+    from headscope.train.finetune import Settings
+
+    if resume and overwrite:
+        raise HeadscopeError("finetune: --resume goes on and --overwrite starts again. Give one of the two.")
+    train(
+        Settings(
+            data=Path(data).expanduser(),
+            folder=Path(output).expanduser(),
+            model=model,
+            task=task,
+            text_column=text_column,
+            label_column=label_column,
+            eval_data=None if eval_data is None else Path(eval_data).expanduser(),
+            eval_share=eval_share,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            max_length=max_length,
+            save_every=save_every,
+            dropout=dropout,
+            seed=seed,
+            resume=resume,
+            overwrite=overwrite,
+        )
+    )
+
+
+def train(settings: Settings) -> None:
+    """Train, and say what came of it."""
+    import torch
+
+    from headscope.train.finetune import finetune as run
+
+    quiet()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    try:
+        found = run(settings, typer.echo)
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    if found is None:
+        return
+    scores = found.scores
+    typer.echo(
+        f"\naccuracy {scores['accuracy']:.4f} (the most frequent label alone: {scores['most_frequent']:.4f}), "
+        f"macro-F1 {scores['macro_f1']:.4f}, loss {scores['loss']:.6f}"
+    )
+    moved = ", ".join(f"{layer}.{head} ({share:.2f})" for layer, head, share in found.moved[:5])
+    typer.echo(f"heads that put most of their attention elsewhere: {moved}")
+    typer.echo(f"model: {settings.folder.absolute()}\nreport: {found.report.absolute()}")

@@ -1,0 +1,71 @@
+"""How a training goes: a bar on a terminal, and a line for each evaluation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class Telling(TrainerCallback):
+    """Says each evaluation in one line; on a terminal's standard error a bar shows where the training stands."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say, self.loss = say, float("nan")
+        self.bar: Any = None
+        self.task: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say where it goes on, and show the bar."""
+        if state.global_step:
+            self.say(f"going on from step {state.global_step} of {state.max_steps}")
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self.bar = Progress(console=Console(stderr=True), transient=True)
+            self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
+            self.bar.start()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update(self.task, completed=state.global_step, description=f"training: loss {self.loss:.3f}")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember the loss."""
+        self.loss = float((logs or {}).get("loss", self.loss))
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Say what was found."""
+        found = {"eval_loss": float("nan"), "eval_accuracy": float("nan"), **(metrics or {})}
+        self.say(
+            f"step {state.global_step} of {state.max_steps}: training loss {self.loss:.4f}, evaluation loss "
+            f"{found['eval_loss']:.4f}, accuracy {found['eval_accuracy']:.4f}"
+        )
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The bar goes."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
