@@ -16,6 +16,7 @@ from headscope.attention.bias import OffsetBias
 from headscope.attention.block_mask import block_mask
 from headscope.attention.mask import Mask
 from headscope.attention.request import Request
+from headscope.attention.sink import with_sinks
 
 NAME = "flex"
 
@@ -67,10 +68,7 @@ def run(request: Request) -> tuple[Tensor, Tensor | None]:
         if not wants_lse:
             return compiled()(q, k, v, **options), None
         values, lse = compiled()(q, k, v, return_lse=True, **options)
-    if request.sinks is None:
-        return values, lse
-    sinks = request.sinks.to(lse.dtype)[None, :, None]
-    return values * torch.sigmoid(lse - sinks)[..., None].to(values.dtype), torch.logaddexp(lse, sinks)
+    return (values, lse) if request.sinks is None else with_sinks(values, lse, request.sinks)
 
 
 def blocks(request: Request) -> Any:

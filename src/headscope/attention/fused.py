@@ -10,6 +10,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from headscope.attention.bias import DenseBias
 from headscope.attention.request import Request
+from headscope.attention.sink import with_sinks
 
 NAME = "fused"
 
@@ -104,9 +105,7 @@ def with_lse(
         lse = lse.masked_fill(mask.isneginf().all(-1), -math.inf)
     values, lse = values.reshape(b, h, queries, -1), lse.reshape(b, h, queries)
     if request.sinks is not None:
-        sinks = request.sinks.to(lse.dtype)[None, :, None]
-        values = values * torch.sigmoid(lse - sinks)[..., None].to(values.dtype)
-        lse = torch.logaddexp(lse, sinks)
+        return with_sinks(values, lse, request.sinks)
     return values, lse
 
 

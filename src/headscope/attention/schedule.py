@@ -21,8 +21,9 @@ SMOOTH = 16
 SHORT = 48
 # Rows of a masked tile over a hull of a few hundred keys, and the most numbers in the mask of a wide one.
 ROWS, MASK = 64, 2**20
-# Rows of the triangles that a bias is added to, so that the block of bias stays small.
-TRIANGLE_ROWS = 512
+# Rows of the triangles that a bias is added to, so that the block of bias stays small, and of the rectangles, of which
+# a copy with the rows turned around is made.
+TRIANGLE_ROWS, RECTANGLE_ROWS = 512, 2048
 # Keys, times heads, that the copies of a repeated tile hold together at most: enough to hide the cost of a call, and
 # few enough that what the kernel returns lies in memory that it had before, not in fresh pages.
 REPEATED_KEYS = 2**15
@@ -60,8 +61,8 @@ def schedule(runs: Runs, items: int, heads: int, share: int, queries: int, *, sq
 
     Args:
         share: how many query heads read the same keys.
-        square: large triangles stay whole; without it they become rows of rectangles, each with a small triangle at its
-            end.
+        square: large tiles stay whole; without it triangles become rows of rectangles, each with a small triangle at
+            its end, and rectangles are cut too.
         repeat: tiles that follow each other with one mask become one tile with copies.
     """
     if 0 in (items, heads, queries):
@@ -193,7 +194,10 @@ def regular_tiles(
         return []
     first, last = int(begin[0]), int(end[-1])
     if (end == end[0]).all():
-        return [(Tile(items, heads, rows, ((first, last),), "full"),)]
+        step = len(begin) if square else RECTANGLE_ROWS
+        tops = range(rows.start, rows.stop, step)
+        parts = [slice(top, min(top + step, rows.stop)) for top in tops]
+        return [(Tile(items, heads, part, ((first, last),), "full"),) for part in parts]
     if (np.diff(end) != 1).any():
         return []
     step = len(begin) if square else TRIANGLE_ROWS

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from headscope.attention.merge import merge
 from headscope.attention.schedule import Schedule
+from headscope.attention.sink import with_sinks
 from headscope.attention.tile_bias import TileBias
 from headscope.attention.tile_flash import FlashTiles
 from headscope.attention.tile_scored import ScoredTiles
@@ -40,8 +41,8 @@ class Settings:
         return self.forward_kernel(q, k, v, bias)
 
 
-def run_tiles(kernel: FlashTiles | ScoredTiles, tiles: Schedule) -> tuple[Tensor, Tensor]:
-    """Values and lse of all tiles; rows that no tile holds see nothing."""
+def run_tiles(kernel: FlashTiles | ScoredTiles, tiles: Schedule, sinks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Values and lse of all tiles; rows that no tile holds see nothing but the sinks, where there are any."""
     b, h, queries, _ = kernel.q.shape
     # The layout of torch's kernels: (b, q, h, e) in memory, so that merging the heads is free.
     values = kernel.q.new_empty(b, queries, h, kernel.v.shape[3]).transpose(1, 2)
@@ -54,6 +55,10 @@ def run_tiles(kernel: FlashTiles | ScoredTiles, tiles: Schedule) -> tuple[Tensor
         values[where], lse[where] = part, part_lse
     for items, heads, rows in tiles.lonely:
         lse[items, heads, rows] = -math.inf
+    if sinks is not None:
+        # In place: what the backward keeps is what the caller gets.
+        shares, lse = with_sinks(torch.ones_like(lse)[..., None], lse, sinks)
+        values *= shares.to(values.dtype)
     return values, lse
 
 

@@ -18,6 +18,7 @@ from headscope.attention.mask import Mask
 from headscope.attention.request import Request
 from headscope.attention.runs import Runs
 from headscope.attention.schedule import Schedule, schedule
+from headscope.attention.sink import sinks_gradient
 from headscope.attention.tile_bias import TileBias, bias_values
 from headscope.attention.tile_loop import Settings, run_tiles, tile_gradients
 from headscope.attention.tiled_op import tiled_op
@@ -33,27 +34,29 @@ class Tiled(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, settings: Settings
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sinks: Tensor | None, settings: Settings
     ) -> tuple[Tensor, Tensor]:
         """Values and lse of all tiles."""
         added = None if bias is None else TileBias(bias, q.shape[2])
-        values, lse = run_tiles(settings.forward_kernel(q, k, v, added), settings.tiles)
-        ctx.save_for_backward(q, k, v, bias, values, lse)
+        values, lse = run_tiles(settings.forward_kernel(q, k, v, added), settings.tiles, sinks)
+        ctx.save_for_backward(q, k, v, bias, sinks, values, lse)
         ctx.settings = settings
         ctx.set_materialize_grads(False)
         return values, lse
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Gradients of q, k, v and of the bias."""
-        q, k, v, bias, values, lse = ctx.saved_tensors
+        """Gradients of q, k, v, of the bias and of the sinks."""
+        q, k, v, bias, sinks, values, lse = ctx.saved_tensors
         grad, grad_lse = grads
         grad = torch.zeros_like(values) if grad is None else grad
         added = None if bias is None else TileBias(bias, q.shape[2])
         kernel = ctx.settings.backward_kernel(q, k, v, added, ctx.needs_input_grad[3])
         dq, dk, dv = tile_gradients(kernel, ctx.settings.tiles, grad, values, lse, grad_lse)
         dbias = added.grad.to(bias.dtype) if added is not None and ctx.needs_input_grad[3] else None
-        return dq, dk, dv, dbias, None
+        # The gradients of the tiles need no more of the sinks than their share in the lse.
+        dsinks = sinks_gradient(grad, values, lse, grad_lse, sinks) if ctx.needs_input_grad[4] else None
+        return dq, dk, dv, dbias, dsinks, None
 
 
 def refusals(request: Request) -> list[str]:
@@ -73,16 +76,13 @@ def run(request: Request) -> tuple[Tensor, Tensor]:
     seed = int(torch.randint(2**62, ())) if request.dropout else 0
     if torch.compiler.is_compiling():
         start, stop = request.runs() or everything(keys, q.device)
-        values, lse = tiled_op(q, k, v, bias, start, stop, request.scale, request.softcap or 0.0, request.dropout, seed)
+        values, lse = tiled_op(
+            q, k, v, bias, request.sinks, start, stop, request.scale, request.softcap or 0.0, request.dropout, seed
+        )
     else:
         settings = Settings(of(request), request.scale, request.softcap, request.dropout, seed)
-        values, lse = Tiled.apply(q, k, v, bias, settings)  # type: ignore[no-untyped-call]
-    values = values[..., :size]
-    if request.sinks is None:
-        return values, lse
-    # A sink takes a share of every row's weight: exp(sink) beside exp(lse).
-    sinks = request.sinks.to(lse.dtype)[None, :, None]
-    return values * torch.sigmoid(lse - sinks)[..., None].to(values.dtype), torch.logaddexp(lse, sinks)
+        values, lse = Tiled.apply(q, k, v, bias, request.sinks, settings)  # type: ignore[no-untyped-call]
+    return values[..., :size], lse
 
 
 def of(request: Request) -> Schedule:
