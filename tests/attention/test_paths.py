@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import headscope as hs
-from headscope.attention import formula, fused, tile_scored, tiled
+from headscope.attention import formula, fused, schedule, tile_scored, tiled
 from headscope.attention.request import Request
 from tests.attention.cases import everything, extras, learned, masks, qkv
 
@@ -83,6 +83,25 @@ def test_long_bands_and_packed_documents(mask, extra):
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
     tiles = tiled.of(Request(q, k, v, **options))
     assert tiles.area < 6 * n * n
+
+
+@pytest.mark.parametrize("mask", [None, hs.causal(), hs.padding([59])], ids=repr)
+@pytest.mark.parametrize("extra", ["alibi", "relative"])
+def test_a_bias_over_more_rows_than_a_tile_has(mask, extra, monkeypatch):
+    monkeypatch.setattr(schedule, "TRIANGLE_ROWS", 7)
+    monkeypatch.setattr(schedule, "RECTANGLE_ROWS", 11)
+    q, k, v = qkv(1, 6, 3, 61, 61, 5, 7)
+    options = {"mask": mask, "bias": extras(6, 1, 1)["alibi"]["bias"]}
+    if extra == "relative":
+        options["bias"] = hs.relative(torch.randn(8, 6, dtype=torch.float64, requires_grad=True), max_distance=9)
+    request = Request(q, k, v, **options)
+    tall = {tile.rows.stop - tile.rows.start for group in tiled.of(request).groups for tile in group}
+    assert max(tall) <= 11
+    wanted = [q, k, v, *learned(options)]
+    found = everything(lambda: tiled.run(Request(q, k, v, **options)), wanted)
+    expected = everything(lambda: formula.run(Request(q, k, v, **options)), wanted)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("kernel", ["flash", "scored"])
