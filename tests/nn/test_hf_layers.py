@@ -19,7 +19,7 @@ SIZES = {"hidden_size": 30, "num_attention_heads": 6, "num_key_value_heads": 2, 
 def compare(
     theirs: nn.Module, ours: MultiheadAttention, rotary: nn.Module | None, mask: Mask, bias: Bias | None = None
 ) -> None:
-    """Give both the same weights and compare values, and gradients of the input and of every weight."""
+    """Same weights for both: compare values, and gradients of the input and of all weights, sinks and tables too."""
     theirs.to(D)
     for name, p in theirs.named_parameters():
         nn.init.normal_(p, std=1.0 if name == "sinks" else 0.5)
@@ -48,14 +48,21 @@ def compare(
     torch.testing.assert_close(given, wanted)
     direction = torch.randn_like(wanted)
     weights = [theirs.get_submodule(name).weight for name in names.values()]
+    own = [*(ours.project.part(name).weight for name in ours.project.packing), ours.output.weight]
+    if ours.sinks is not None:
+        weights, own = [*weights, theirs.sinks], [*own, ours.sinks]
+    if bias is not None:
+        # One table serves both.
+        weights, own = [*weights, *bias.parameters], [*own, *bias.parameters]
     expected_x, *expected = torch.autograd.grad(wanted, (x, *weights), direction)
-    own = [x, *(ours.project.part(name).weight for name in ours.project.packing), ours.output.weight]
-    got_x, *got, out = torch.autograd.grad(given, own, direction)
+    got_x, *got = torch.autograd.grad(given, (x, *own), direction)
+    parts = len(ours.project.packing)
+    got, rest = got[:parts], got[parts:]
     # Rows of each head, then of each letter: apart again.
     rows = [g.view(-1, len(name), 10, 30).unbind(1) for name, g in zip(ours.project.packing, got, strict=True)]
     q, k, v = (letter.flatten(0, 1) for part in rows for letter in part)
     torch.testing.assert_close(got_x, expected_x)
-    torch.testing.assert_close([q, k, v, out], expected)
+    torch.testing.assert_close([q, k, v, *rest], expected)
 
 
 @pytest.fixture(autouse=True)
