@@ -92,16 +92,22 @@ def generate(
         )
     with evaluating(model), torch.inference_mode():
         started = start(model, prompts, source, source_mask, max_new)
-        memory = encode(started)
+        return followed(started, beams, max_new, frozenset(stop), length_penalty)
 
-        wide = None if source_mask is None else ForBeams(source_mask, beams)
 
-        def step(ids: Tensor) -> Tensor:
-            if started.cache.seen == 0:
-                return model.decode(ids, memory, source_mask=source_mask, cache=started.cache)[:, -1]
-            return model.decode(ids, source_mask=wide, cache=started.cache)[:, -1]
+def followed(
+    started: Started, beams: int, max_new: int, stop: frozenset[int], length_penalty: float
+) -> list[list[int]]:
+    """The best sequence of a beam search for each prompt."""
+    model, memory, source_mask = started.model, encode(started), started.source_mask
+    wide = None if source_mask is None else ForBeams(source_mask, beams)
 
-        return beam_search(step, started.cache, started.ids, beams, max_new, frozenset(stop), length_penalty)
+    def step(ids: Tensor) -> Tensor:
+        if started.cache.seen == 0:
+            return model.decode(ids, memory, source_mask=source_mask, cache=started.cache)[:, -1]
+        return model.decode(ids, source_mask=wide, cache=started.cache)[:, -1]
+
+    return beam_search(step, started.cache, started.ids, beams, max_new, stop, length_penalty)
 
 
 def stream(
