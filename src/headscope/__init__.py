@@ -22,6 +22,7 @@ if _TYPE_CHECKING:
     from headscope.recording.recording import Recording, load
     from headscope.recording.session import record
     from headscope.train.watch import Watch
+    from headscope.view.compare import compare
     from headscope.view.figure import figure
     from headscope.view.page import page
     from headscope.view.show import show
@@ -37,6 +38,7 @@ __all__ = [
     "attend",
     "attend_lse",
     "causal",
+    "compare",
     "dense",
     "dense_bias",
     "documents",
@@ -76,6 +78,7 @@ _HOMES = {
     "attend": "headscope.attention.api",
     "attend_lse": "headscope.attention.api",
     "causal": "headscope.attention.band",
+    "compare": "headscope.view.compare",
     "dense": "headscope.attention.mask",
     "dense_bias": "headscope.attention.bias",
     "documents": "headscope.attention.lengths",

@@ -204,7 +204,7 @@ def trainer_of(
         eval_strategy="epoch",
         save_strategy="steps",
         save_steps=settings.save_every,
-        logging_steps=10,
+        logging_steps=max(1, min(10, len(train) // settings.batch_size // 4)),
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,

@@ -89,7 +89,8 @@ function drawSide(canvas, image) {
   });
   columns.forEach((column, c) => {
     context.fillStyle = ink(axes.keys, column, pick.cell?.c === c);
-    if (column % along === 0 || pick.cell?.c === c) drawColumn(context, tickText(axes.keys, column, along), left + (c + 0.5) * cell, above - 6, above + 12);
+    const beside = pick.cell && along > 1 && Math.abs(pick.cell.c - c) === 1; // no room for both labels
+    if ((column % along === 0 && !beside) || pick.cell?.c === c) drawColumn(context, tickText(axes.keys, column, along), left + (c + 0.5) * cell, above - 6, above + 12);
   });
   if (pick.cell) {
     context.strokeStyle = cssColour("--ink");
@@ -148,7 +149,9 @@ function buildMoved() {
   const heads = Math.max(...moved.map((layer) => layer.length));
   const most = Math.max(1e-9, ...moved.flat());
   const grid = byId("moved");
-  grid.style.gridTemplateColumns = `24px repeat(${heads}, 20px)`;
+  const size = Math.max(12, Math.min(26, Math.floor((byId("moved-box").clientWidth - 30) / heads) - 2));
+  grid.style.setProperty("--size", `${size}px`);
+  grid.style.gridTemplateColumns = `20px repeat(${heads}, ${size}px)`;
   grid.replaceChildren(make("span"), ...Array.from({ length: heads }, (_, h) => make("span", {}, String(page.layers[first].heads[h] ?? h))));
   moved.forEach((layer, l) => {
     grid.append(make("span", {}, String(layerNumbers[l])));
