@@ -59,6 +59,7 @@ def test_the_walk(here, capsys):
     assert (here / "headscope.html").stat().st_size < 600_000
     page = (here / "headscope.html").read_text()
     assert "all-MiniLM-L6-v2" in page
+    assert "<title>The animal didn&#x27;t cross the street because it was too tired. · headscope</title>" in page
     assert "site-packages" not in page  # a page that is sent to others says nothing of this machine
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from headscope.look.head import Head
     from headscope.recording.recording import Recording
+
+# Letters of the text that stand at the top of the page.
+TITLE = 90
 
 
 def view(
@@ -70,7 +74,7 @@ def view(
     second = None if pair is None else read_text(pair)
     recording = recorded(content, second, model)
     with busy("writing"):
-        write(recording, target, layer, head)
+        write(recording, target, layer, head, textwrap.shorten(content, TITLE, placeholder=" …"))
     show(recording, layer, head)
     typer.echo(f"\n{'figure' if outputs.is_figure(target) else 'page'}: {target.absolute()}")
     if open_page and typer.launch(str(target.absolute())):
@@ -107,14 +111,14 @@ def recorded(text: str, pair: str | None, name: str | None) -> Recording:
     return recording
 
 
-def write(recording: Recording, target: Path, layer: int | None, head: int | None) -> None:
+def write(recording: Recording, target: Path, layer: int | None, head: int | None, title: str) -> None:
     """Write the page or the figure, whole or not at all."""
     from headscope.cli.output import is_figure
 
     if not is_figure(target):
         from headscope.view.page import page
 
-        page(recording, target, layer=layer, head=head)
+        page(recording, target, layer=layer, head=head, title=title)
         return
     import io
 
