@@ -15,6 +15,9 @@ NAME = "recording.json"
 # A recording of a million tokens is some 50 MB of labels; what is far above that is no recording.
 LARGEST = 2**30
 
+# More processes than any machine runs.
+MOST_RANKS = 2**20
+
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 
@@ -66,6 +69,14 @@ class LayerEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True)
     source: Literal["call", "weights"] = "call"
 
 
+class RankEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """Which process of several recorded this, and with which ones it shared out the heads."""
+
+    number: int
+    of: int
+    group: tuple[int, ...]
+
+
 class Body(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """All that `recording.json` says, except for the format and the digest that protect it."""
 
@@ -74,6 +85,7 @@ class Body(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     model: str
     axes: tuple[AxisEntry, ...]
     layers: tuple[LayerEntry, ...]
+    rank: RankEntry | None = None
 
 
 class Envelope(msgspec.Struct):
@@ -124,6 +136,13 @@ def decode(where: str, data: bytes) -> Body:
 
 def check(where: str, body: Body) -> None:
     """Raise `RecordingError` unless everything in the file fits together."""
+    rank = body.rank
+    if rank is not None and not (
+        rank.number in rank.group
+        and len(set(rank.group)) == len(rank.group)
+        and all(0 <= number < rank.of <= MOST_RANKS for number in rank.group)
+    ):
+        raise RecordingError(f"{where}: field rank: {rank.number} of {rank.of}, in {rank.group}, is no rank.")
     for number, axis in enumerate(body.axes):
         for name in ("labels", "ids", "spans"):
             given = getattr(axis, name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from headscope.errors import LookError
+from headscope.errors import LookError, RecordingError
 from headscope.look.axis import Axis
 from headscope.look.head import Head
 from headscope.look.patterns import Patterns, patterns
@@ -18,7 +18,9 @@ from headscope.look.table import Table
 from headscope.recording import store, stored
 from headscope.recording.labels import Side, Spans, label
 from headscope.recording.layer import Layer
+from headscope.recording.ranks import Rank
 from headscope.recording.totals import totals_of
+from headscope.recording.whole import Part, gathered, whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -36,15 +38,18 @@ class Recording:
     Attributes:
         layers: the recorded layers.
         model: the name of the model's class, and where it was loaded from when that is known.
+        rank: which of several processes recorded this part; None for a whole recording. See `gather`.
     """
 
-    def __init__(self, layers: Sequence[Layer] = (), model: str = "") -> None:
+    def __init__(self, layers: Sequence[Layer] = (), model: str = "", rank: Rank | None = None) -> None:
         self.layers = layers if not isinstance(layers, tuple) else list(layers)
         self.model = model
+        self.rank = rank
 
     def __repr__(self) -> str:
         heads = sum(len(layer.head_numbers) for layer in self.layers)
-        return f"Recording({self.model or 'a model'}: {len(self.layers)} layers, {heads} heads)"
+        part = "" if self.rank is None else f", {self.rank}"
+        return f"Recording({self.model or 'a model'}: {len(self.layers)} layers, {heads} heads{part})"
 
     def __getitem__(self, which: tuple[int, int] | tuple[int, int, int]) -> Head:
         number, head, item = (*which, 0) if len(which) == 2 else which
@@ -154,22 +159,59 @@ class Recording:
         """What each head of the first batch item does, in plain words, with evidence; the most telling first."""
         return patterns(self)
 
+    def gather(self) -> Recording:
+        """The one recording that the parts of all ranks make: call it on every rank, and each gets the whole.
+
+        Ranks that share the heads of a model (tensor parallelism) give their heads, in the model's numbers; ranks with
+        batches of their own (FSDP, data parallelism) give their batch items, one rank after the other, and where they
+        had the same batch it counts once. Everything is in the memory of every rank afterwards: for large recordings,
+        save on every rank and `hs.load` the folder. A recording that is whole already is returned as it is.
+
+        Raises:
+            RecordingError: the ranks do not fit together; raised on all of them.
+        """
+        return self if self.rank is None else Recording(gathered(self.layers, self.rank), self.model)
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the recording to a folder `NAME.headscope`, whole or not at all, and return its path.
+
+        The part of one of several processes goes to `NAME/rank-00000.headscope` and so on; `hs.load(NAME)` gives the
+        one recording that they make.
 
         Raises:
             RecordingError: the folder exists and `overwrite` is False, or it cannot be written.
         """
-        return store.save(self.layers, self.model, Path(path), overwrite=overwrite)
+        return store.save(self.layers, self.model, Path(path), overwrite=overwrite, rank=self.rank)
 
 
-def load(path: str | Path) -> Recording:
+def load(path: str | Path | Sequence[str | Path]) -> Recording:
     """Open a recording that was saved: headers are read and checked now, a layer's numbers when someone looks at it.
 
+    Args:
+        path: a recording's folder; or the folder in which several processes saved their parts, or these parts' folders
+            one by one, which give the one recording.
+
     Raises:
-        RecordingError: no recording, or one that is damaged, altered or of a newer format.
+        RecordingError: no recording, or one that is damaged, altered or of a newer format; parts that do not fit
+            together.
     """
-    return Recording(*stored.load(Path(path)))
+    if not isinstance(path, str | Path):
+        return together([Path(one) for one in path], "hs.load")
+    parts = stored.parts_in(Path(path))
+    return together(parts, str(path)) if parts else Recording(*stored.load(Path(path)))
+
+
+def together(paths: Sequence[Path], what: str) -> Recording:
+    """One recording from the folders of all ranks."""
+    opened = [(path, *stored.load(path)) for path in paths]
+    alone = next((path for path, _, _, rank in opened if rank is None), None)
+    if alone is not None or not opened:
+        raise RecordingError(
+            f"{what}: {alone or 'an empty list'} is not the part of one of several processes; give the folders "
+            "that every rank saved, or one whole recording by itself."
+        )
+    parts = [Part(str(path), rank, layers) for path, layers, _, rank in opened if rank is not None]
+    return Recording(whole(parts, what), opened[0][2])
 
 
 def among(what: str, number: int, numbers: Sequence[int]) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor
 from headscope.attention.runs import Runs
 from headscope.errors import LookError, OverBudget
 from headscope.recording.calls import Call
+from headscope.recording.ranks import Share
 
 Kinds = Literal["self", "cross", "encoder", "decoder"]
 Numbers = int | slice | Sequence[int] | None
@@ -55,17 +56,23 @@ class Selection:
         chosen = [layers] if isinstance(layers, int | str) else layers
         return any(fnmatch.fnmatchcase(name, one) if isinstance(one, str) else number == one for one in chosen)
 
-    def cut(self, call: Call) -> tuple[Call, tuple[int, ...], tuple[int, ...] | None]:
-        """The kept part of a call, the numbers of its heads, and the positions of its queries (None for all)."""
-        heads = list(range(call.q.shape[1]))
+    def cut(self, call: Call, share: Share | None = None) -> tuple[Call, tuple[int, ...], tuple[int, ...] | None]:
+        """The kept part of a call, the numbers of its heads, and the positions of its queries (None for all).
+
+        Args:
+            share: which of the model's heads the call has, where other processes have the others.
+        """
+        first, here = 0 if share is None else share.first, call.q.shape[1]
+        heads = list(range(here))
         if self.heads is not None:
-            heads = indices("heads", self.heads, len(heads))
+            wanted = indices("heads", self.heads, here if share is None else share.total)
+            heads = [head - first for head in wanted if first <= head < first + here]
             call = of_heads(call, heads)
         rows = None
         if self.queries is not None:
             rows = tuple(indices("queries", -1 if self.queries == "last" else self.queries, call.q.shape[2]))
             call = of_queries(call, list(rows))
-        return call, tuple(heads), rows
+        return call, tuple(first + head for head in heads), rows
 
 
 def place(to: torch.device | str | Path | None) -> tuple[torch.device | None, Path | None]:

@@ -18,10 +18,11 @@ from headscope.recording.keeping import Keeper
 from headscope.recording.layer import Layer
 from headscope.recording.modules import Stack, crosses
 from headscope.recording.nothing import explain_nothing
+from headscope.recording.ranks import PartReader, Share, here, own_part
 from headscope.recording.recording import Recording, load
 from headscope.recording.selection import Kinds, Names, Numbers, Queries, Selection, amount, place
 from headscope.recording.steps import Steps, joined
-from headscope.recording.store import Writer
+from headscope.recording.store import Writer, place_of
 
 
 def record(
@@ -102,7 +103,10 @@ class Session:
         self.kept: list[Steps] = []
         self.went_on = False
         self.inputs = Inputs(model)
-        self.read = Reader()
+        # Which heads of the model are in this process, and whether those that were asked for are in another.
+        self.share: Share | None = None
+        self.elsewhere = False
+        self.read: Reader = PartReader()
         self.keeper = Keeper(selection.dtype, selection.device, budget)
         self._stack: Stack | None = None
         self._mode: listening.Listening | None = None
@@ -111,7 +115,7 @@ class Session:
         if self._stack is not None:
             raise ModelError("record: this block is open already; call hs.record(model) again for another one.")
         if self.folder is not None:
-            self.writer = Writer(self.folder, overwrite=self.overwrite)
+            self.writer = Writer(place_of(self.folder, here()), overwrite=self.overwrite)
         self._stack = Stack(self.model, self.settle)
         listening.install()
         interface.local.sessions.append(self)
@@ -132,7 +136,7 @@ class Session:
         self._stack = self._mode = None
         try:
             self.settle()
-            if kind is None and not self.kept:
+            if kind is None and not self.kept and not self.elsewhere:
                 raise explain_nothing(self.model, stack.ran, self.numbers, self.selection)
             self.finish(complete=kind is None)
         finally:
@@ -161,8 +165,10 @@ class Session:
             if self.writer is not None:
                 self.writer.relabel(position, layer)
             self.layers[position] = layer
+        self.recording.rank = here(self.share)
         if self.writer is not None:
-            self.layers[:] = load(self.writer.finish(self.recording.model)).layers if complete else []
+            path = self.writer.finish(self.recording.model, self.recording.rank) if complete else None
+            self.layers[:] = [] if path is None else load(path).layers
 
     def hear(self, make: Callable[[int | None], Call]) -> None:
         """Keep an attention call, if it comes from the model and was asked for."""
@@ -181,13 +187,19 @@ class Session:
                 call.cross = crosses(running)
             if not self.selection.wants_kind(running.name, bool(call.cross)):
                 return
-            self.keep(call, running.name, number)
-            self.inputs.heard(self.growing[running.name], self._stack.running, call)
+            call, share = own_part(call, self._stack.running)
+            self.share = share or self.share
+            self.keep(call, running.name, number, share)
+            if running.name in self.growing:
+                self.inputs.heard(self.growing[running.name], self._stack.running, call)
 
-    def keep(self, call: Call, name: str, number: int) -> None:
+    def keep(self, call: Call, name: str, number: int, share: Share | None = None) -> None:
         """Append what was asked for of a call to the recording, or to the layer that it continues."""
         cross = bool(call.cross)
-        kept, heads, rows = self.selection.cut(call)
+        kept, heads, rows = self.selection.cut(call, share)
+        if not heads:
+            self.elsewhere = True
+            return
         self.keeper.spend(name, (kept.q, kept.k, kept.v if self.selection.values else None, kept.bias))
         growing = self.growing.get(name)
         if growing is not None and growing.layer.head_numbers == heads and (not cross or self.went_on):

@@ -22,7 +22,8 @@ from headscope.look.axis import Axis
 from headscope.recording import format as form
 from headscope.recording import stored
 from headscope.recording.layer import Layer
-from headscope.recording.stored import INTEGERS, NAMES, SUFFIX, StoredLayer, file_name
+from headscope.recording.ranks import Rank
+from headscope.recording.stored import INTEGERS, NAMES, SUFFIX, StoredLayer, file_name, rank_name
 
 
 class Writer:
@@ -109,10 +110,11 @@ class Writer:
     def _axis(self, axis: Axis) -> int:
         return self.axes.setdefault(axis, len(self.axes))
 
-    def finish(self, model: str) -> Path:
+    def finish(self, model: str, rank: Rank | None = None) -> Path:
         """Write `recording.json` and move the folder to its place."""
         version = importlib.metadata.version("headscope")
         body = form.Body(version, str(torch.__version__), model, *named_once(list(self.axes), self.entries))
+        body.rank = None if rank is None else form.RankEntry(*rank)
         with self._told(self.part / form.NAME):
             half = self.part / (form.NAME + ".part")
             half.write_bytes(form.encode(body))
@@ -134,13 +136,28 @@ class Writer:
         shutil.rmtree(self.part, ignore_errors=True)
 
 
-def save(layers: Sequence[Layer], model: str, path: Path, *, overwrite: bool = False) -> Path:
+def place_of(path: Path, rank: Rank | None) -> Path:
+    """The folder of a recording; where several processes record, each has one of its own inside of it.
+
+    Raises:
+        RecordingError: the folder around them cannot be made.
+    """
+    if rank is None:
+        return path
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordingError(f"{path}: the folder of the ranks cannot be made: {error.strerror}.") from error
+    return path / rank_name(rank.number)
+
+
+def save(layers: Sequence[Layer], model: str, path: Path, *, overwrite: bool = False, rank: Rank | None = None) -> Path:
     """Write a recording to a folder, whole or not at all."""
-    writer = Writer(path, overwrite=overwrite)
+    writer = Writer(place_of(path, rank), overwrite=overwrite)
     try:
         for layer in layers:
             writer.add(layer)
-        return writer.finish(model)
+        return writer.finish(model, rank)
     except BaseException:
         writer.abandon()
         raise

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -17,6 +18,7 @@ from headscope.errors import RecordingError
 from headscope.look.axis import Axis
 from headscope.recording import format as form
 from headscope.recording.layer import Layer
+from headscope.recording.ranks import Rank
 
 SUFFIX = ".headscope"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32}
@@ -28,6 +30,11 @@ def file_name(position: int) -> str:
     """The file of a layer. Names are made from positions, so nothing that stands in a file can lead out of the "
     "folder."""
     return f"layer-{position:05}.safetensors"
+
+
+def rank_name(number: int) -> str:
+    """The folder of the recording of one of several processes."""
+    return f"rank-{number:05}{SUFFIX}"
 
 
 def opened(name: str) -> Any:
@@ -68,6 +75,11 @@ class StoredLayer(Layer):
         """How many batch items were recorded."""
         return self._entry.tensors["q"][1][0]
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the layer's file."""
+        return self._entry.sha256
+
     def opened(self) -> dict[str, Any]:
         """The tensors, mapped from the file once its digest was found to be right."""
         if self._opened is None:
@@ -99,8 +111,8 @@ def read(file: Path, entry: form.LayerEntry) -> dict[str, Tensor]:
         raise RecordingError(f"{file}: cannot be read: {error}.") from None
 
 
-def load(path: Path) -> tuple[list[Layer], str]:
-    """The layers of a folder, and the name of their model; headers are read and checked, numbers are not."""
+def load(path: Path) -> tuple[list[Layer], str, Rank | None]:
+    """The layers of a folder, the name of their model, and whose part they are; headers are read and checked."""
     beside = path.with_name(path.name + SUFFIX)
     if not (path / form.NAME).exists() and beside.is_dir():
         path = beside
@@ -125,7 +137,19 @@ def load(path: Path) -> tuple[list[Layer], str]:
         check_header(path / file_name(position), entry)
     axes = [axis.axis() for axis in body.axes]
     layers: list[Layer] = [StoredLayer(path / file_name(i), entry, axes) for i, entry in enumerate(body.layers)]
-    return layers, body.model
+    return layers, body.model, None if body.rank is None else Rank(*msgspec.structs.astuple(body.rank))
+
+
+def parts_in(path: Path) -> list[Path]:
+    """The folders that several processes saved inside of this one; none where it is a recording itself."""
+    beside = path.with_name(path.name + SUFFIX)
+    if (path / form.NAME).exists() or (beside / form.NAME).exists() or not path.is_dir():
+        return []
+    found = sorted(path.glob(rank_name(0).replace("0" * 5, "[0-9]" * 5)))
+    link = next((part for part in found if part.is_symlink()), None)
+    if link is not None:
+        raise RecordingError(f"{link}: is a link; nothing outside the folder of a recording is read.")
+    return found
 
 
 def check_header(file: Path, entry: form.LayerEntry) -> None:
