@@ -82,6 +82,26 @@ def test_the_plan_tells_who_runs_why_and_who_refused():
     assert hs.plan(X, X, X, mask=hs.causal()).backend == "fused"
 
 
+def test_an_out_of_memory_is_torch_s_own_and_says_what_it_was_for():
+    x = torch.zeros(1, 1, 2**22, 1)
+    with pytest.raises(RuntimeError, match="allocate memory") as caught:
+        hs.attend(x, x, x, backend="formula")
+    assert caught.value.__notes__ == [
+        "hs.attend ran this on 'formula'; its inputs and output take 67.1 MB, "
+        "and that path writes the queries x keys matrix out."
+    ]
+
+
+def test_other_errors_get_no_note(monkeypatch):
+    def broken(request):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(plans.formula, "run", broken)
+    with pytest.raises(RuntimeError, match="no kernel") as caught:
+        hs.attend(X, X, X, backend="formula")
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_long_structured_masks_never_build_a_matrix():
     """A causal chunk onto a cache, windows, documents and paddings of a long input all run in tiles."""
     q, k = torch.zeros(1, 2, 512, 64), torch.zeros(1, 2, 8192, 64)

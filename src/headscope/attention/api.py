@@ -8,7 +8,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from headscope.attention.bias import Bias
 from headscope.attention.mask import Mask
-from headscope.attention.plan import Plan, choose, describe
+from headscope.attention.plan import Plan, describe, run
 from headscope.attention.request import Request
 
 
@@ -71,8 +71,7 @@ def attend(
         )
         return heard
     request = Request(q, k, v, mask, bias, scale, softcap, sinks, dropout)
-    values: Tensor = choose(request, backend)[0].run(request)[0]
-    return values
+    return run(request, backend)[0]
 
 
 def attend_lse(
@@ -121,7 +120,8 @@ def attend_lse(
         )
         return heard
     request = Request(q, k, v, mask, bias, scale, softcap, sinks, dropout, needs_lse=True)
-    values, lse = choose(request, backend)[0].run(request)
+    values, lse = run(request, backend)
+    assert lse is not None
     return values, lse
 
 

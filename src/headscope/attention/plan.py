@@ -72,6 +72,23 @@ def choose(request: Request, backend: str | None = None) -> tuple[ModuleType, st
     return by_cost(request)
 
 
+def run(request: Request, backend: str | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Values and lse of a request, where it runs best; an out-of-memory stays torch's own and says what it was for."""
+    path = choose(request, backend)[0]
+    if torch.compiler.is_compiling():
+        return path.run(request)  # type: ignore[no-any-return]
+    try:
+        return path.run(request)  # type: ignore[no-any-return]
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            plan = describe(request, backend)
+            error.add_note(
+                f"hs.attend ran this on {plan.backend!r}; its inputs and output take {plan.bytes / 1e6:,.1f} MB"
+                + (", and that path writes the queries x keys matrix out." if path is formula else ".")
+            )
+        raise
+
+
 # On a GPU a kernel of its own pays off from about this many queries.
 FLEX_QUERIES = 128
 # Pairs of query and key up to which a traced graph writes its mask out.
