@@ -25,7 +25,7 @@ def bench(
 
     Rows take turns in one process, so that only ratios within one run mean something.
     """
-    known = {path.stem: path for path in sorted(folder().glob("*.py")) if path.stem not in ("timing", "memory")}
+    known = {path.stem: path for path in sorted(folder().glob("*.py")) if path.stem not in ("timing", "memory", "table")}
     if not name:
         for stem, path in known.items():
             typer.echo(f"{stem:12} {path.read_text().splitlines()[0].strip(chr(34))}")
