@@ -14,7 +14,7 @@ from headscope.look.table import Row, Table
 from headscope.recording.recording import Recording
 from headscope.recording.selection import Names, Numbers
 from headscope.recording.session import record
-from headscope.train import board, probe
+from headscope.train import board, probe, ranks
 from headscope.train.keep import ENDS, Keep, Kept
 from headscope.train.log import Log
 from headscope.train.probe import Probe, Tokens
@@ -30,6 +30,10 @@ class Watch:
 
     The training stays as it is, to the bit: a look happens in evaluation mode without gradients, and modes, buffers and
     random number generators are put back.
+
+    Of several processes that train one model together (tensor parallelism, FSDP), each makes a watch with the same
+    arguments and gives the same probe: every row has the model's number of its head, all processes have the table, and
+    the first one writes. Of copies of a model (data parallelism) one watch, on the first process, is enough.
 
     With `to`, every look appends a line for each head to `heads.jsonl`; with TensorBoard installed its curves and
     pictures come to the same folder, with pyarrow `heads.parquet` when the watch is closed.
@@ -91,7 +95,9 @@ class Watch:
         check(probe, every, start)
         self.model, self.probe, self.every, self.tokens = inner, probe, every, tokens
         self.layers, self.heads, self.images, self.start = layers, heads, images, start
-        folder = None if to is None else Path(to)
+        # Of several processes all look, and the first one writes.
+        self.writes = to is None or ranks.writes()
+        folder = None if to is None or not self.writes else Path(to)
         self.kept = Kept(keep, folder)
         self.log = None if folder is None else Log(folder)
         self.board: board.Board | None = None
@@ -134,7 +140,7 @@ class Watch:
             if board.is_there():
                 self.board = board.Board(self.log.folder, self.steps, self.images)
         self.kept.begin(self.steps)
-        self._looked = int(self._rows[-1]["step"]) if self._rows else None
+        self._looked = ranks.agreed(self.model, int(self._rows[-1]["step"]) if self._rows else None)
 
     def step(self, loss: Tensor | float | None = None) -> None:
         """Say that a step of training is done; every `every` steps the model is looked at.
@@ -169,6 +175,8 @@ class Watch:
         with undisturbed(self.model):
             with record(self.model, layers=self.layers, heads=self.heads) as recording:
                 probe.call(self.model, self.probe)
+            ranks.put_back(self.model)
+            recording = ranks.whole(recording)
             probe.label(recording, self.tokens)
             if self._looked != self.steps:
                 self._looked = self.steps
@@ -183,7 +191,8 @@ class Watch:
             self._rows += rows
         if self.board is not None:
             self.board.add(self.steps, rows, recording)
-        self.kept.add(self.steps, recording)
+        if self.writes:
+            self.kept.add(self.steps, recording)
 
     @property
     def table(self) -> Table:
