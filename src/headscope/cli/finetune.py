@@ -64,27 +64,13 @@ def finetune(
 
     if resume and overwrite:
         raise HeadscopeError("finetune: --resume goes on and --overwrite starts again. Give one of the two.")
-    train(
-        Settings(
-            data=Path(data).expanduser(),
-            folder=Path(output).expanduser(),
-            model=model,
-            task=task,
-            text_column=text_column,
-            label_column=label_column,
-            eval_data=None if eval_data is None else Path(eval_data).expanduser(),
-            eval_share=eval_share,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            max_length=max_length,
-            save_every=save_every,
-            dropout=dropout,
-            seed=seed,
-            resume=resume,
-            overwrite=overwrite,
-        )
-    )
+    settings = Settings(
+        Path(data).expanduser(), Path(output).expanduser(), model, task, text_column, label_column,
+        eval_data=None if eval_data is None else Path(eval_data).expanduser(), eval_share=eval_share,
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, max_length=max_length,
+        save_every=save_every, dropout=dropout, seed=seed, resume=resume, overwrite=overwrite,
+    )  # fmt: skip
+    train(settings)
 
 
 def train(settings: Settings) -> None:

@@ -182,6 +182,8 @@ def examples(path: Path, rows: list[Row], task: Task, text: str, label: str) -> 
     """The rows that have both, as examples; the others are counted."""
     texts: list[Any] = []
     labels: list[Any] = []
+    words: str | list[str]
+    tags: str | list[str]
     for number, row in enumerate(rows, 1):
         given, said = row.get(text), row.get(label)
         if task == "tag":
@@ -220,7 +222,7 @@ def listed(value: object) -> list[str]:
     """A cell as words: a list as it is, a text cut at its spaces; an empty word in a list stays, so that tags fit."""
     if isinstance(value, list):
         return [str(word) for word in value]
-    return "".split() if value is None else str(value).split()
+    return [] if value is None else str(value).split()
 
 
 def split(whole: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
@@ -235,7 +237,8 @@ def split(whole: Examples, share: float, seed: int) -> tuple[Examples, Examples]
     order = list(groups.values())
     random.Random(seed).shuffle(order)
     wanted = round(share * len(whole))
-    train, held = [], []
+    train: list[int] = []
+    held: list[int] = []
     for group in order:
         (held if len(held) < wanted else train).extend(group)
     known = set(whole.select(train).classes())
@@ -247,8 +250,8 @@ def split(whole: Examples, share: float, seed: int) -> tuple[Examples, Examples]
             train.append(place)
     if not train or not held:
         raise TrainingError(
-            f"--eval-share {share}: {len(whole)} examples leave {len(train)} to train with and {len(held)} to evaluate. "
-            "Give more examples, another share, or --eval-data FILE."
+            f"--eval-share {share}: {len(whole)} examples leave {len(train)} to train with and {len(held)} to "
+            "evaluate; give more examples, another share, or --eval-data FILE."
         )
     return whole.select(sorted(train)), whole.select(sorted(held))
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headscope.errors import TrainingError
+from headscope.errors import ModelError, TrainingError
 from headscope.hf import models
 from headscope.train.data import Examples, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+# The label of what has none: special tokens, padding, later pieces of a word.
 LEFT_OUT = -100
 MODEL_CLASSES = {"classify": "AutoModelForSequenceClassification", "tag": "AutoModelForTokenClassification"}
 
@@ -61,7 +62,7 @@ def prepare(name: str | None, task: Task, classes: list[str], dropout: float, se
             source, config=config, attn_implementation="sdpa", ignore_mismatched_sizes=True, **options
         )
     except (ValueError, KeyError) as error:
-        raise models.ModelError(
+        raise ModelError(
             f"model {base.name!r} cannot {task}: {models.first_line(error)} Give a model for which transformers has "
             f"{MODEL_CLASSES[task]}."
         ) from error

@@ -16,12 +16,14 @@ from headscope.train.data import Examples, Task
 from headscope.train.features import Trained, features, prepare, room
 
 if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
     from headscope.train.trainer import Finetuner
 
 ABOUT, REPORT, CHECKPOINTS, HEADS = "finetune.json", "report.html", "checkpoints", "heads"
 KEEP = 2
 # A head is looked at so many times over a training.
-LOOKS = 20
+LOOKS = 10
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,8 @@ def same(file: Path, about: dict[str, Any]) -> None:
         name = other[0]
         values = f" ({was.get(name)}, now {about[name]})" if "data" not in name else ""
         raise TrainingError(
-            f"--resume: {file.parent} was trained with another {name.replace('_', ' ')}{values}. Give the same as then, "
-            "or start again with --overwrite."
+            f"--resume: {file.parent} was trained with another {name.replace('_', ' ')}{values}. Give the same as "
+            "then, or start again with --overwrite."
         )
 
 
@@ -176,23 +178,44 @@ def trainer_of(
     tell: Callable[[str], None],
 ) -> Finetuner:
     """The Trainer with all that it needs."""
-    import torch
     from transformers import (
         DataCollatorForTokenClassification,
         DataCollatorWithPadding,
         PrinterCallback,
-        TrainingArguments,
     )
 
     from headscope.train.telling import Telling
     from headscope.train.trainer import Finetuner
 
-    world = int(os.environ.get("WORLD_SIZE", "1"))
     given = [features(part, trained.base, classes, settings.max_length) for part in (train, held)]
     cut = sum(count for _, count in given)
     if cut:
         tell(f"{cut} texts are longer than the model or --max-length takes, and are cut at their end")
-    arguments = TrainingArguments(
+    collators = {"classify": DataCollatorWithPadding, "tag": DataCollatorForTokenClassification}
+    trainer = Finetuner(
+        checkpoints=settings.folder / CHECKPOINTS,
+        batch=settings.batch_size,
+        keep=KEEP,
+        model=trained.model,
+        args=arguments_of(settings, len(train)),
+        data_collator=collators[train.task](trained.base.tokenizer),
+        train_dataset=given[0][0],
+        eval_dataset=given[1][0],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if trainer.args.process_index == 0:
+        trainer.add_callback(Telling(tell))
+        trainer.add_callback(watching(settings, trainer, trained, held).callback())
+    return trainer
+
+
+def arguments_of(settings: Settings, count: int) -> TrainingArguments:
+    """What the Trainer is told, for so many examples to train with."""
+    import torch
+    from transformers import TrainingArguments
+
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    return TrainingArguments(
         output_dir=str(settings.folder),
         per_device_train_batch_size=settings.batch_size // world,
         per_device_eval_batch_size=max(8, settings.batch_size // world),
@@ -204,7 +227,7 @@ def trainer_of(
         eval_strategy="epoch",
         save_strategy="steps",
         save_steps=settings.save_every,
-        logging_steps=max(1, min(10, len(train) // settings.batch_size // 4)),
+        logging_steps=max(1, min(10, count // settings.batch_size // 4)),
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
@@ -212,22 +235,6 @@ def trainer_of(
         ddp_backend="gloo" if world > 1 and not torch.accelerator.is_available() else None,
         log_level="error",
     )
-    collators = {"classify": DataCollatorWithPadding, "tag": DataCollatorForTokenClassification}
-    trainer = Finetuner(
-        checkpoints=settings.folder / CHECKPOINTS,
-        batch=settings.batch_size,
-        keep=KEEP,
-        model=trained.model,
-        args=arguments,
-        data_collator=collators[train.task](trained.base.tokenizer),
-        train_dataset=given[0][0],
-        eval_dataset=given[1][0],
-    )
-    trainer.remove_callback(PrinterCallback)
-    if trainer.args.process_index == 0:
-        trainer.add_callback(Telling(tell))
-        trainer.add_callback(watching(settings, trainer, trained, held).callback())
-    return trainer
 
 
 def watching(settings: Settings, trainer: Finetuner, trained: Trained, held: Examples) -> Any:
@@ -256,7 +263,7 @@ def finish(
         setattr(trained.model.config, name, value)
     trained.model.save_pretrained(settings.folder)
     trained.base.tokenizer.save_pretrained(settings.folder)
-    trained.model.eval().cpu()
+    trained.model.train(False).cpu()
     (settings.folder / "scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
     title = f"{trained.base.name} · {settings.data.name}"
     table = write(settings.folder / REPORT, title, trained, held, scores, trainer.state.log_history)

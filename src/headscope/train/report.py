@@ -63,7 +63,8 @@ def look(loaded: Loaded, encoded: Encoded) -> Recording:
 def both(trained: Trained, said: str) -> Pair:
     """One text through the model before and after."""
     encoded = encode(trained.base, said)
-    after = Loaded(trained.base.name, trained.model.base_model, trained.base.tokenizer)
+    body: Any = trained.model.base_model
+    after = Loaded(trained.base.name, body, trained.base.tokenizer)
     return Pair(shortened(said, 70), look(trained.base, encoded), look(after, encoded))
 
 
@@ -142,7 +143,7 @@ def curve(history: Sequence[Mapping[str, Any]]) -> str:
     top = max(loss for _, loss in train + held) or 1.0
     width, height = CURVE[0] - 34, CURVE[1] - 24
 
-    def place(point: tuple[float, float]) -> str:
+    def place(point: tuple[float | int, float]) -> str:
         return f"{30 + width * point[0] / last:.1f},{6 + height * (1 - point[1] / top):.1f}"
 
     lines = f'<polyline points="{" ".join(map(place, train))}"/>'
@@ -165,7 +166,8 @@ def heads(table: Table, numbers: Sequence[int], texts: int) -> str:
     for row in table:
         layer, head = int(row["layer"]), int(row["head"])
         cells = "".join(change(row[name], row[f"{name}_after"]) for name in columns)
-        button = f'<button type="button" data-layer="{list(numbers).index(layer)}" data-head="{head}">{layer}.{head}</button>'
+        place = f'data-layer="{list(numbers).index(layer)}" data-head="{head}"'
+        button = f'<button type="button" {place}>{layer}.{head}</button>'
         lines.append(f'<tr><td>{button}</td><td class="strong">{row["moved"]:.2f}</td>{cells}</tr>')
     return (
         f'<div><h2>How every head changed <span class="hint">means over {texts} texts of the evaluation; before → '

@@ -1,4 +1,4 @@
-"""The transformers `Trainer` with checkpoints of ours, an order that resumes, and a stop where the loss is no number."""
+"""The transformers `Trainer` with our checkpoints, an order that resumes, and a stop at a loss that is no number."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerContro
 
 from headscope.errors import TrainingError
 from headscope.train import checkpoint
+from headscope.train.features import LEFT_OUT
 from headscope.train.randomness import RandomStates
 from headscope.train.states import unpack
-
-LEFT_OUT = -100  # the label of what has none: special tokens, padding, later pieces of a word
 
 
 class Rounds(Sampler[int]):
@@ -102,12 +101,12 @@ class Finetuner(Trainer):
             self.evaluate()
             done = [found for found in self.state.log_history if "eval_loss" in found]
         names = ("loss", "accuracy", "macro_f1", "most_frequent")
-        return {"step": self.state.global_step, **{name: float(done[-1][f"eval_{name}"]) for name in names}}
+        return {"step": float(self.state.global_step), **{name: float(done[-1][f"eval_{name}"]) for name in names}}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Rounds:
         return self.rounds
 
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One step, as the Trainer does it.
 
         Raises:
@@ -121,6 +120,12 @@ class Finetuner(Trainer):
         return loss
 
     @property
+    def body(self) -> torch.nn.Module:
+        """The model, without what shares it out among processes."""
+        assert isinstance(self.model, torch.nn.Module)
+        return self.model
+
+    @property
     def way_out(self) -> str:
         """What to do when training cannot go on."""
         last = checkpoint.last(self.checkpoints)
@@ -129,11 +134,11 @@ class Finetuner(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint; the first process does, with the random states of all."""
-        if not all(bool(torch.isfinite(x).all()) for x in self.model.parameters()):
+        if not all(bool(torch.isfinite(x).all()) for x in self.body.parameters()):
             raise TrainingError(
                 f"finetune: weights are no numbers any more at step {self.state.global_step}; {self.way_out}"
             )
-        mine = RandomStates.now(self.model).state()
+        mine = RandomStates.now(self.body).state()
         states: list[Any] = [mine] * self.args.world_size
         if self.args.world_size > 1:
             torch.distributed.all_gather_object(states, mine)
@@ -141,7 +146,7 @@ class Finetuner(Trainer):
             trainer = json.loads(json.dumps(dataclasses.asdict(self.state)))
             extra = {"trainer": trainer, "random": states}
             checkpoint.save(
-                self.checkpoints, self.state.global_step, self.model, self._parts(), extra=extra, keep=self.keep
+                self.checkpoints, self.state.global_step, self.body, self._parts(), extra=extra, keep=self.keep
             )
         self.accelerator.wait_for_everyone()
 
@@ -153,7 +158,7 @@ class Finetuner(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None) -> None:
         if checkpoint_folder is not None:
-            checkpoint.load(self.checkpoints, self.model, self._parts())
+            checkpoint.load(self.checkpoints, self.body, self._parts())
 
     def _load_rng_state(self, checkpoint_folder: str | None) -> None:
         """Every process goes on with its own random numbers; another number of processes begins with new ones."""
@@ -173,12 +178,14 @@ def loss_of(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | Non
     logits = outputs["logits"].flatten(0, -2).float()
     total = torch.nn.functional.cross_entropy(logits, labels.flatten(), reduction="sum", ignore_index=LEFT_OUT)
     count = (labels != LEFT_OUT).sum() if num_items_in_batch is None else num_items_in_batch
-    return total / count
+    loss: Tensor = total / count
+    return loss
 
 
 def best_of(logits: Any, labels: Tensor) -> Tensor:
     """The class with the largest logit, so that no logits are gathered."""
-    return (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
+    given: Tensor = logits[0] if isinstance(logits, tuple) else logits
+    return given.argmax(-1)
 
 
 def metrics_of(found: EvalPrediction) -> dict[str, float]:
