@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from headscope.errors import LookError, RecordingError
 from headscope.look.axis import Axis
@@ -18,6 +19,7 @@ from headscope.look.table import Table
 from headscope.recording import store, stored
 from headscope.recording.labels import Side, Spans, label
 from headscope.recording.layer import Layer
+from headscope.recording.projection import output_projection
 from headscope.recording.ranks import Rank
 from headscope.recording.totals import totals_of
 from headscope.recording.whole import Part, gathered, whole
@@ -154,6 +156,25 @@ class Recording:
         layers = [layer for layer in self.layers if layer.kind == "self"]
         last = [layer for layer in layers if layer.q.shape[2] == layer.k.shape[2] == layers[-1].k.shape[2]]
         return rollout([layer.request(item) for layer in last], chosen)
+
+    def output_projection(self, model: nn.Module, layer: int, head: int) -> Float[Tensor, "e m"]:
+        """W_O of a head: the rows of its layer's output projection, found in the model that was recorded.
+
+        For `head.value_weighted(W_O)`: how much of the output every weight really carries.
+
+        Raises:
+            LookError: there is no such layer, or it was recorded without values.
+            ModelError: the model is another one, or no output projection is found beside the attention.
+
+        Example:
+            >>> import torch, headscope as hs
+            >>> layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+            >>> with hs.record(layer) as recording:
+            ...     _ = layer(torch.ones(1, 4, 8))
+            >>> recording[0, 1].value_weighted(recording.output_projection(layer, 0, 1)).shape
+            torch.Size([4, 4])
+        """
+        return output_projection(model, self.layers[self._position(layer)], head)
 
     def patterns(self) -> Patterns:
         """What each head of the first batch item does, in plain words, with evidence; the most telling first."""
