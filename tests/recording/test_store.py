@@ -1,5 +1,7 @@
 """The folder on disk: the same numbers back, or an error that names the file and the field."""
 
+import contextlib
+import hashlib
 import json
 import os
 import random
@@ -8,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -113,6 +116,26 @@ class TestRefusals:
         with pytest.raises(RecordingError, match="cannot be written: Not a directory"):
             example().save(tmp_path / "file" / "one")
 
+    def test_a_disk_that_takes_no_more(self, tmp_path):
+        program = textwrap.dedent(f"""
+            import resource
+            import torch
+            from headscope.errors import RecordingError
+            from headscope.recording.recording import Layer, Recording
+            q = torch.randn(1, 2, 400, 64)
+            recording = Recording([Layer("x", "self", q[:, :, :100], q[:, :, :100], None, None, 0.1),
+                                   Layer("x", "self", q, q, None, None, 0.1)])
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+            try:
+                recording.save({str(tmp_path / "one")!r})
+            except RecordingError as error:
+                print(error)
+        """)
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert "File too large" in run.stdout, run.stderr
+        assert "nothing was left behind" in run.stdout
+        assert not list(tmp_path.iterdir())
+
     def test_a_full_disk(self, tmp_path, monkeypatch):
         from headscope.recording import store
 
@@ -178,8 +201,6 @@ class TestRefusals:
 
 def lie(path: Path, change) -> None:
     """Write a `recording.json` that says something else, with a digest that is right: a hostile one."""
-    import hashlib
-
     told = json.loads((path / form.NAME).read_text())
     change(told["recording"])
     raw = json.dumps(told["recording"], separators=(",", ":"))
@@ -215,6 +236,12 @@ LIES = {
     r"layers\[0\].rows": put("layers", 0, "rows", value=[0, 1]),
     r"axes\[0\].labels: 1 entries": put("axes", 0, "labels", value=["x"]),
     r"axes\[0\].ids": put("axes", 0, "ids", value=[1]),
+    r"layers\[0\].softcap: -1.0 bounds nothing": put("layers", 0, "softcap", value=-1),
+    r"axes\[2\].grid: \(3, 3\) does not fit 7": put("axes", 2, "grid", value=[3, 3]),
+    r"axes\[4\]: belongs to no layer": lambda body: body["axes"].append({"kind": "positions", "length": 2**30}),
+    r"layers\[1\].tensors.q: \(2, 6, 5, 0\) has no numbers": put(
+        "layers", 1, "tensors", value={"q": ["F32", [2, 6, 5, 0]], "k": ["F32", [2, 6, 5, 0]]}
+    ),
     r"axes\[1\].length": put("axes", 1, "length", value=2**40),
     r"axes\[0\].labels: tokens without": put("axes", 0, "labels", value=None),
     r"Expected `float`, got `str`": put("layers", 0, "scale", value="1"),
@@ -287,9 +314,62 @@ def mutate(rng: random.Random, folder: Path) -> None:
     file.write_bytes(data)
 
 
+WORDS = ["", "../../etc/passwd", "q", "NaN", "\x00", "self", "F16", 0, -1, 1, 2**31, 2**63 - 1, 10**30, 1.5, -1e308]
+THINGS = [*WORDS, None, True, [], {}, [0], [[0, 1]], [2**31] * 4, [1, 1, 2**31, 0], {"q": ["F32", [1, 1, 1, 1]]}]
+
+
+def lie_somewhere(rng: random.Random, body) -> None:
+    """Change what a recording.json says at one place, whatever it is."""
+    while True:
+        places = list(body) if isinstance(body, dict) else list(range(len(body)))
+        if not places:
+            return
+        place = rng.choice(places)
+        if isinstance(body[place], dict | list) and rng.random() < 0.8:
+            body = body[place]
+        elif rng.random() < 0.1:
+            del body[place]
+            return
+        else:
+            body[place] = rng.choice(THINGS)
+            return
+
+
+def lie_in_a_header(rng: random.Random, path: Path) -> None:
+    """Change a header of safetensors, and let the recording.json agree with it as far as it can."""
+    number = rng.randrange(2)
+    file = path / f"layer-{number:05}.safetensors"
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    lie_somewhere(rng, header)
+    raw = json.dumps(header).encode()
+    file.write_bytes(len(raw).to_bytes(8, "little") + raw + data[8 + length :])
+
+    def agree(body):
+        layer = body["layers"][number]
+        layer["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        with contextlib.suppress(TypeError, KeyError, AttributeError):
+            layer["tensors"] = {name: [one["dtype"], one["shape"]] for name, one in header.items()}
+
+    lie(path, agree)
+
+
+def looked_at(path: Path) -> None:
+    """Everything that a view reads of a recording."""
+    recording = hs.load(path)
+    for number, head, one in recording:
+        assert one.weights().shape == (one.queries.length, one.keys.length), (number, head)
+    recording.heads()
+
+
+# Of each kind of damage two hundred by default, and two thousand where everything is run.
+PARTS = [pytest.param(part, marks=[pytest.mark.slow] if part else []) for part in range(10)]
+
+
 class TestMutations:
-    @pytest.mark.parametrize("part", range(10))
-    def test_two_thousand_mutations_give_an_error_or_the_right_numbers(self, tmp_path, part):
+    @pytest.mark.parametrize("part", PARTS)
+    def test_damage_gives_an_error_or_the_right_numbers(self, tmp_path, part):
         rng = random.Random(part)
         whole = example()
         path = whole.save(tmp_path / "one")
@@ -302,11 +382,37 @@ class TestMutations:
             except RecordingError as error:
                 refused += 1
                 named += str(path) in str(error)
-            for name, data in kept.items():
-                (path / name).unlink(missing_ok=True)
-                (path / name).write_bytes(data)
+            restore(path, kept)
         assert refused > 150
         assert named == refused
+
+    @pytest.mark.parametrize("part", PARTS)
+    def test_lies_give_an_error_or_what_they_say(self, tmp_path, part):
+        """A hostile recording: its digests are right, and what it says is not."""
+        rng = random.Random(100 + part)
+        path = example().save(tmp_path / "one")
+        kept = {file.name: file.read_bytes() for file in path.iterdir()}
+        refused = named = 0
+        for _ in range(200):
+            if rng.random() < 0.7:
+                lie(path, lambda body: lie_somewhere(rng, body))
+            else:
+                lie_in_a_header(rng, path)
+            try:
+                looked_at(path)
+            except RecordingError as error:
+                refused += 1
+                named += str(path) in str(error)
+            restore(path, kept)
+        assert refused > 100
+        assert named == refused
+
+
+def restore(path: Path, kept: dict[str, bytes]) -> None:
+    """Put the files of a recording back."""
+    for name, data in kept.items():
+        (path / name).unlink(missing_ok=True)
+        (path / name).write_bytes(data)
 
 
 class TestBreakingOff:
@@ -316,29 +422,37 @@ class TestBreakingOff:
         if overwrite:
             example().save(path)
         program = textwrap.dedent(f"""
+            import os, sys
             import torch
             from headscope.recording.recording import Layer, Recording
-from tests.recording.tiny import build
+            torch.set_num_threads(1)
             q = torch.randn(1, 2, 4000, 64)
             big = Recording([Layer("x", "self", q, q, q, None, 0.1, number=i) for i in range(20)])
-            print("ready", flush=True)
-            while True:
-                big.save({str(path)!r}, overwrite=True)
+            for _ in sys.stdin:
+                child = os.fork()
+                while child == 0:
+                    big.save({str(path)!r}, overwrite=True)
+                print(child, flush=True)
+                os.waitpid(child, 0)
+                print("dead", flush=True)
         """)
         rng = random.Random(overwrite)
-        for _ in range(3):
-            process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
-            process.stdout.readline()
-            try:
-                process.wait(timeout=rng.random() / 2)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-            process.wait()
-            if not path.exists():
-                continue
-            recording = hs.load(path)
-            assert len(recording.layers) in (2, 20)
-            assert all(torch.isfinite(layer.q).all() for layer in recording.layers)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen([sys.executable, "-c", program], **pipes) as process:
+            for _ in range(8):
+                print("save", file=process.stdin, flush=True)
+                child = int(process.stdout.readline())
+                time.sleep(rng.random() / 3)
+                os.kill(child, signal.SIGKILL)
+                assert process.stdout.readline() == "dead\n"
+                if not path.exists():
+                    continue
+                recording = hs.load(path)
+                assert len(recording.layers) in (2, 20)
+                assert all(torch.isfinite(layer.q).all() for layer in recording.layers)
+            process.stdin.close()
+        # Nearly all the time something was half written.
+        assert list(tmp_path.glob(".one.headscope.*.part"))
 
     def test_an_exception_while_saving_leaves_nothing(self, tmp_path):
         recording = example()

@@ -154,9 +154,17 @@ def check(where: str, body: Body) -> None:
             raise RecordingError(f"{where}: field axes[{number}].labels: {axis.kind} without labels.")
         if not 0 <= axis.length < 2**31:
             raise RecordingError(f"{where}: field axes[{number}].length: {axis.length} is no number of positions.")
+        if axis.grid is not None and not (min(axis.grid) > 0 and axis.grid[0] * axis.grid[1] <= axis.length):
+            raise RecordingError(
+                f"{where}: field axes[{number}].grid: {axis.grid} does not fit {axis.length} positions."
+            )
     for number, layer in enumerate(body.layers):
         for problem in problems(layer, body.axes):
             raise RecordingError(f"{where}: field layers[{number}].{problem}")
+    # An axis is only as long as tensors that are there: what belongs to no layer could be of any length.
+    used = {number for layer in body.layers for number in (*layer.queries, *layer.keys)}
+    for number in set(range(len(body.axes))) - used:
+        raise RecordingError(f"{where}: field axes[{number}]: belongs to no layer.")
 
 
 def problems(layer: LayerEntry, axes: tuple[AxisEntry, ...]) -> list[str]:
@@ -177,6 +185,8 @@ def problems(layer: LayerEntry, axes: tuple[AxisEntry, ...]) -> list[str]:
     (b, h, q, d), (kb, g, k, kd) = sizes["q"], sizes["k"]
     if kb != b or kd != d or g < 1 or h % g:
         wrong.append(f"tensors.k: {sizes['k']} does not fit q {sizes['q']}.")
+    if min(h, d) < 1:
+        wrong.append(f"tensors.q: {sizes['q']} has no numbers.")
     if "v" in sizes and sizes["v"][:3] != (b, g, k):
         wrong.append(f"tensors.v: {sizes['v']} does not fit k {sizes['k']}.")
     if sizes.get("start") != sizes.get("stop"):
@@ -192,6 +202,8 @@ def problems(layer: LayerEntry, axes: tuple[AxisEntry, ...]) -> list[str]:
             wrong.append(f"{name}: {len(chosen)} axes for {b} batch items, or one that does not exist.")
         elif any(axes[i].length != count for i in chosen):
             wrong.append(f"{name}: an axis that is not {count} positions long.")
+    if layer.softcap is not None and not layer.softcap > 0:
+        wrong.append(f"softcap: {layer.softcap} bounds nothing.")
     if layer.heads and len(layer.heads) != h:
         wrong.append(f"heads: {len(layer.heads)} numbers for {h} heads.")
     if layer.rows is not None and len(layer.rows) != q:
