@@ -86,7 +86,7 @@ class Editor(TorchFunctionMode):
     def __enter__(self) -> Editor:
         if self.stack is not None:
             raise ModelError(f"{self.where}: this block is open already; call hs.{self.where}(...) again for another.")
-        self.stack = Stack(self.model, lambda: None)
+        self.stack = Stack(self.model)
         for name, listener in LISTENERS:
             patches.install(F, name, listener)
         self.kind = owner()

@@ -44,6 +44,8 @@ class Local(threading.local):
     def __init__(self) -> None:
         self.sessions: list[Any] = []
         self.frames: list[Frame] = []
+        # Above 0 while a function runs that was heard as a whole: what it calls is not heard again.
+        self.quiet = 0
 
 
 local = Local()

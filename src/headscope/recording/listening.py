@@ -7,15 +7,21 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+from torch._ops import OperatorBase, OpOverloadPacket
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from headscope.attention.api import attend, attend_lse
 from headscope.attention.tensors import Reader
-from headscope.recording import calls, interface, patches
-from headscope.recording.keeping import Keeper
+from headscope.recording import calls, flex, foreign, interface, kernels, patches, softmax, stance
 
 PROJECTIONS = ("_in_projection_packed", "_in_projection")
+# The operator of `torch.nn.attention.varlen`, and its arguments.
+VARLEN = ("_varlen_attn", "_varlen_attn_out")
+VARLEN_NAMES = (
+    "query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k", "is_causal", "scale", "window_size",
+    "enable_gqa", "seqused_k", "block_table",
+)  # fmt: skip
 HEAD_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "nhead")
 
 
@@ -33,9 +39,8 @@ class Hearing(Protocol):
     """A block, as far as a listener needs to know it."""
 
     read: Reader
-    keeper: Keeper
 
-    def hear(self, make: Callable[[int | None], calls.Call]) -> None:
+    def hear(self, make: Callable[[int | None], calls.Call | None]) -> None:
         """Keep an attention call."""
 
 
@@ -45,20 +50,44 @@ class Listening(TorchFunctionMode):
     def __init__(self, session: Hearing) -> None:
         super().__init__()
         self.session = session
+        self.follower = softmax.Follower()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        keeper = self.session.keeper
-        if keeper.held and keeper.writes(func, kwargs):
-            keeper.settle(copy=True)
+        hear, read = self.session.hear, self.session.read
         if func is F.scaled_dot_product_attention:
-            self.session.hear(lambda heads: calls.sdpa(self.session.read, heads, *args, **kwargs))
+            hear(lambda heads: calls.sdpa(read, heads, *args, **kwargs))
         elif func is attend or func is attend_lse:
-            self.session.hear(lambda _: calls.attend(*args, **kwargs))
+            hear(lambda _: calls.attend(*args, **kwargs))
         elif func is F.multi_head_attention_forward:
             return self._mha(func, args, kwargs)
+        elif isinstance(func, OperatorBase | OpOverloadPacket):
+            return self._operator(func, args, kwargs)
+        elif not interface.local.frames:
+            return self._follow(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Any other function may be a step of attention that is written out by hand."""
+        if self.follower.known:
+            self.follower.before(func, args, kwargs)
+        output = func(*args, **kwargs)
+        found = self.follower.after(func, args, kwargs, output)
+        if found is not None:
+            self.session.hear(lambda heads: softmax.call_of(found, heads))
+        return output
+
+    def _operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The operators that attention functions of torch become, however these were called."""
+        name = func.__name__.split(".")[0]
+        if name == "flex_attention":
+            self.session.hear(lambda _: flex.call_of(self.session.read, *args, **kwargs))
+            return flex.run(func, args, kwargs)
+        if name in VARLEN:
+            given = dict(zip(VARLEN_NAMES, args[name.endswith("out") :], strict=False)) | kwargs
+            self.session.hear(lambda _: kernels.flash(given))
         return func(*args, **kwargs)
 
     def _mha(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -109,6 +138,8 @@ def install() -> None:
     for name in PROJECTIONS:
         patches.install(F, name, keep_projections)
     interface.install()
+    foreign.install()
+    stance.install()
 
 
 def remove() -> None:
@@ -116,3 +147,5 @@ def remove() -> None:
     for name in PROJECTIONS:
         patches.remove(F, name, keep_projections)
     interface.remove()
+    foreign.remove()
+    stance.remove()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 from torch import nn
@@ -42,9 +41,8 @@ def parameters(kind: Any) -> tuple[str, ...]:
 class Stack:
     """The running modules of one model in one thread, outermost first."""
 
-    def __init__(self, model: nn.Module, after: Callable[[], None]) -> None:
-        """Put the hooks on; `after` is called whenever a module has returned."""
-        self._after = after
+    def __init__(self, model: nn.Module) -> None:
+        """Put the hooks on."""
         self.running: list[Running] = []
         self.ran: set[str] = set()
         self._handles: list[RemovableHandle] = []
@@ -69,7 +67,6 @@ class Stack:
         if threading.get_ident() == self._thread:
             while self.running and self.running.pop().module is not module:
                 continue
-            self._after()
 
     def remove(self) -> None:
         """Take every hook off again."""

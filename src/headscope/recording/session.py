@@ -116,7 +116,7 @@ class Session:
             raise ModelError("record: this block is open already; call hs.record(model) again for another one.")
         if self.folder is not None:
             self.writer = Writer(place_of(self.folder, here()), overwrite=self.overwrite)
-        self._stack = Stack(self.model, self.settle)
+        self._stack = Stack(self.model)
         listening.install()
         interface.local.sessions.append(self)
         self._mode = listening.Listening(self)
@@ -135,7 +135,6 @@ class Session:
         stack.remove()
         self._stack = self._mode = None
         try:
-            self.settle()
             if kind is None and not self.kept and not self.elsewhere:
                 raise explain_nothing(self.model, stack.ran, self.numbers, self.selection)
             self.finish(complete=kind is None)
@@ -144,16 +143,6 @@ class Session:
                 self.writer.abandon()
             self.growing.clear()
             self.kept.clear()
-
-    def settle(self) -> None:
-        """Once a module has returned: make what was heard in it the recording's own, and write it if it goes to "
-        "disk."""
-        self.keeper.settle()
-        if self.writer is not None:
-            while len(self.writer.entries) < len(self.kept):
-                position = len(self.writer.entries)
-                self.layers[position] = self.kept[position].layer = self.writer.add(self.kept[position].layer)
-                self.keeper.spent = 0
 
     def finish(self, *, complete: bool) -> None:
         """Join what grew in several steps, and close the folder; an exception in the block leaves no folder."""
@@ -170,19 +159,24 @@ class Session:
             path = self.writer.finish(self.recording.model, self.recording.rank) if complete else None
             self.layers[:] = [] if path is None else load(path).layers
 
-    def hear(self, make: Callable[[int | None], Call]) -> None:
+    def hear(self, make: Callable[[int | None], Call | None]) -> None:
         """Keep an attention call, if it comes from the model and was asked for."""
         # Inside a backward pass a forward runs again (activation checkpointing): that call was heard already.
         if self._stack is None or not self._stack.running or torch._C._current_graph_task_id() != -1:
             return
         running = self._stack.running[-1]
-        self.inputs.see(self._stack.running)
-        number = self.numbers.setdefault(running.name, len(self.numbers))
-        if not self.selection.wants(number, running.name):
+        known = self.numbers.get(running.name)
+        if interface.local.quiet or (known is not None and not self.selection.wants(known, running.name)):
             return
-        self.settle()
+        self.inputs.see(self._stack.running)
         with torch.inference_mode(False), torch.no_grad(), torch._C.DisableTorchFunction():
-            call = interface.unrepeated(make(listening.head_count(running.module)), self)
+            heard = make(listening.head_count(running.module))
+            if heard is None:
+                return
+            number = self.numbers.setdefault(running.name, len(self.numbers))
+            if not self.selection.wants(number, running.name):
+                return
+            call = interface.unrepeated(heard, self)
             if call.cross is None:
                 call.cross = crosses(running)
             if not self.selection.wants_kind(running.name, bool(call.cross)):
@@ -215,9 +209,9 @@ class Session:
         layer = Layer(
             name,
             "cross" if cross else "self",
-            kept.q,
-            kept.k,
-            None,
+            self.keeper.copy(kept.q),
+            self.keeper.copy(kept.k),
+            self.keeper.copy(kept.v) if self.selection.values else None,
             None if kept.runs is None else kept.runs.to(self.selection.device),
             call.scale,
             call.softcap,
@@ -228,9 +222,9 @@ class Session:
             rows=None if rows is None else tuple(row + max(asked, 0) for row in rows),
             source=call.source,
         )
-        for field in ("q", "k", "v") if self.selection.values else ("q", "k"):
-            x = getattr(kept, field)
-            self.keeper.keep(layer, field, x, whole=x is getattr(call, field))
+        if self.writer is not None:
+            layer = self.writer.add(layer)
+            self.keeper.spent = 0
         prints = steps.prints_of(call.k[:, :, :seen])
         self.growing[name] = Steps(layer, prints, max(asked, 0) + call.q.shape[2], seen)
         self.kept.append(self.growing[name])

@@ -1,0 +1,179 @@
+"""A call of torch's FlexAttention, as it reaches torch: its block mask as runs, its score_mod as a bias, or as weights.
+
+Source: Dong et al. 2024, Flex Attention (arXiv:2412.05496).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headscope.attention.runs import Runs, from_dense
+from headscope.attention.tensors import Reader, split
+from headscope.recording.calls import Call, both
+from headscope.recording.interface import from_weights
+
+# Scores at which a score_mod is asked: what it adds must be the same at each of them.
+PROBES = (0.0, 1.5, -3.0)
+ROWS = 128
+LARGE = 2**30
+
+
+def call_of(
+    read: Reader,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score_mod: Callable[..., Tensor],
+    block_mask: tuple[Any, ...],
+    scale: float,
+    *others: Any,
+    **named: Any,
+) -> Call:
+    """The call of the operator that `flex_attention` becomes; `block_mask` is the mask as a tuple."""
+    q, k, v = (x.expand(query.shape[0], *x.shape[1:]) for x in (query, key, value))
+    runs = runs_of(block_mask, q, k, blocks=compiled())
+    if score_mod is identity():
+        return Call(q, k, v, runs, None, scale)
+    added = bias_of(score_mod, q, k)
+    if added is None:
+        return from_weights(weights(q, k, score_mod, runs, scale), v)
+    allowed, bias = split(added)
+    if not bool(allowed.all()):
+        runs = both(runs, from_dense(allowed))
+    return Call(q, k, v, runs, bias, scale)
+
+
+def identity() -> Any:
+    """What torch takes for a score_mod where none was given; None in a version that has another name for it."""
+    from torch.nn.attention import flex_attention as theirs
+
+    return getattr(theirs, "_identity", None)
+
+
+def runs_of(block_mask: tuple[Any, ...], q: Tensor, k: Tensor, *, blocks: bool) -> Runs | None:
+    """The runs of a block mask.
+
+    Compiled kernels see its whole blocks, and what its function says about the others that it lists; without the
+    compiler torch asks the function alone (`blocks=False`).
+    """
+    from torch.nn.attention.flex_attention import noop_mask
+
+    queries, keys = q.shape[2], k.shape[2]
+    count, columns, whole_count, whole_columns = block_mask[2:6]
+    tall, wide, mask_mod = block_mask[-3:]
+    if mask_mod is noop_mask and (not blocks or (tall >= queries and wide >= keys)):
+        return None
+    b, h = count.shape[:2]
+    partly = listed(count, columns)
+    wholly = torch.zeros_like(partly) if whole_count is None else listed(whole_count, whole_columns)
+    device = q.device
+    items, heads, column = (torch.arange(n, device=device) for n in (q.shape[0], q.shape[1], keys))
+    items, heads = items[:b], heads[:h]
+    parts = []
+    for first in range(0, queries, ROWS):
+        row = torch.arange(first, min(first + ROWS, queries), device=device)
+        seen = mask_mod(items[:, None, None, None], heads[:, None, None], row[:, None], column)
+        if blocks:
+            block = (slice(None), slice(None), (row // tall)[:, None], (column // wide)[None])
+            seen = (seen & partly[block]) | wholly[block]
+        parts.append(from_dense(seen.expand(b, h, len(row), keys)))
+    most = max(part.start.shape[-1] for part in parts)
+    start, stop = (
+        torch.cat([torch.nn.functional.pad(part[side], (0, most - part[side].shape[-1])) for part in parts], 2)
+        for side in (0, 1)
+    )
+    return Runs(start, stop)
+
+
+def listed(count: Tensor, indices: Tensor) -> Tensor:
+    """Which blocks a row of blocks lists, `(b, h, rows, columns)`."""
+    chosen = torch.arange(indices.shape[-1], device=count.device) < count[..., None]
+    found = torch.zeros_like(chosen, dtype=torch.int32)
+    return found.scatter_add(-1, indices.long(), chosen.int()).bool()
+
+
+def bias_of(score_mod: Callable[..., Tensor], q: Tensor, k: Tensor) -> Tensor | None:
+    """What a score_mod adds, with axes of size 1 where it is the same for all; None when it does something else."""
+    at = indices(q, k)
+    found = [score_mod(torch.full_like(at[0] * at[1] * at[2] * at[3], p, dtype=torch.float32), *at) for p in PROBES]
+    added = found[0] - PROBES[0]
+    for probe, score in zip(PROBES[1:], found[1:], strict=True):
+        if not torch.allclose(score - probe, added, atol=1e-5, rtol=1e-5):
+            return None
+    for axis in range(4):
+        one = added.narrow(axis, 0, 1)
+        if torch.equal(one.expand_as(added), added):
+            added = one
+    return added
+
+
+def indices(q: Tensor, k: Tensor) -> tuple[Tensor, ...]:
+    """The numbers of items, heads, queries and keys, along their axes."""
+    sizes = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+    return tuple(
+        torch.arange(size, device=q.device).view([-1 if other == axis else 1 for other in range(4)])
+        for axis, size in enumerate(sizes)
+    )
+
+
+def weights(q: Tensor, k: Tensor, score_mod: Callable[..., Tensor], runs: Runs | None, scale: float) -> Tensor:
+    """The weights themselves, for a score_mod that is no bias."""
+    wide = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+    scores = score_mod((q.float() @ wide.float().mT) * scale, *indices(q, k))
+    if runs is not None:
+        scores = scores.masked_fill(~runs.block(slice(0, q.shape[2]), 0, k.shape[2]), -torch.inf)
+    return scores.softmax(-1).nan_to_num(0.0)
+
+
+def compiled() -> bool:
+    """Whether `flex_attention` was called in a compiled region, which runs eagerly only while somebody listens.
+
+    Outside of one it sends its operator through the compiler itself: one such call is always on the way here.
+    """
+    calls = 0
+    frame: FrameType | None = sys._getframe()
+    while frame and calls < 2:
+        code = frame.f_code
+        calls += code.co_name == "compile_wrapper" and code.co_filename.endswith("eval_frame.py")
+        frame = frame.f_back
+    return calls > 1
+
+
+def run(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The operator as `flex_attention` itself runs it outside of a compiled region: traced, then eager.
+
+    That writes the scores out and looks at the function of a block mask alone. A call from a compiled region gets a
+    fused kernel where the scores would be larger than `LARGE`, or the blocks of the mask say more than its function.
+    """
+    from torch._higher_order_ops.utils import setup_compilation_env
+
+    def operator(*given: Any, **named: Any) -> Any:
+        return func(*given, **named)
+
+    # The last two arguments, tensors that the functions use, are the compiler's own to find; and another block that is
+    # open in this thread is to hear of the operator, too.
+    if any(args[7:]) or torch._C._len_torch_function_stack():
+        return func(*args, **kwargs)
+    fused = compiled() and needs_kernel(args[0], args[1], args[4])
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.compiler.set_stance("default"))
+        backend = "inductor" if fused else stack.enter_context(setup_compilation_env())
+        return torch.compile(operator, backend=backend, fullgraph=True)(*args[:7], **kwargs)
+
+
+def needs_kernel(q: Tensor, k: Tensor, block_mask: tuple[Any, ...]) -> bool:
+    """Whether only a fused kernel does what the compiled call does."""
+    if q.shape[:3].numel() * k.shape[2] * 4 > LARGE:
+        return True
+    mine, theirs = (runs_of(block_mask, q, k, blocks=blocks) for blocks in (False, True))
+    if mine is None or theirs is None:
+        return mine is not theirs
+    rows = slice(0, q.shape[2])
+    return not torch.equal(*(runs.block(rows, 0, k.shape[2]) for runs in (mine, theirs)))

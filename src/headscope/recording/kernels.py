@@ -1,0 +1,191 @@
+"""Attention functions of other libraries: the arguments of flash-attn, xformers and torch's varlen_attn -> a Call.
+
+Tensors are `(batch, positions, heads, size)` there, or `(positions, heads, size)` where the sequences of a batch stand
+one behind the other; causal masks and windows are aligned to the end of the keys.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headscope.attention.runs import Runs
+from headscope.attention.tensors import Reader, causal_from_the_start
+from headscope.recording.calls import Call
+
+# The names under which versions of these libraries know the same argument.
+NAMES = {
+    "q": "query", "k": "key", "v": "value", "softmax_scale": "scale", "cu_seqlens": "cu_seq_q",
+    "cu_seqlens_q": "cu_seq_q", "cu_seqlens_k": "cu_seq_k", "page_table": "block_table",
+}  # fmt: skip
+
+
+def flash(arguments: dict[str, Any]) -> Call:
+    """A call of a function of flash-attn, packed or not, or of `torch.nn.attention.varlen.varlen_attn`."""
+    given = {NAMES.get(name, name): x for name, x in arguments.items() if x is not None}
+    if "qkv" in given:
+        given |= dict(zip(("query", "key", "value"), given["qkv"].unbind(-3), strict=True))
+    if "kv" in given:
+        given |= dict(zip(("key", "value"), given["kv"].unbind(-3), strict=True))
+    q, k, v = given["query"], given["key"], given["value"]
+    sides = window(given)
+    if "cu_seq_q" not in given:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        lengths = torch.tensor([k.shape[2]], device=q.device)
+        return finished(q, k, v, aligned(q.shape[2], lengths, k.shape[2], sides), sides, given)
+    cu_q = given["cu_seq_q"].long()
+    used = given.get("seqused_k")
+    if "block_table" in given:
+        assert used is not None
+        pages, longest = given["block_table"].long(), int(used.max())
+        k, v = (x[pages].flatten(1, 2)[:, :longest].flatten(0, 1) for x in (k, v))
+        cu_k = torch.arange(len(pages) + 1, device=q.device) * longest
+    else:
+        cu_k = given.get("cu_seq_k", cu_q).long()
+    runs = packed(cu_q, cu_k, cu_k.diff() if used is None else used.long(), sides, len(q))
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return finished(q, k, v, runs, sides, given)
+
+
+def cache(arguments: dict[str, Any]) -> Call:
+    """A call of `flash_attn_with_kvcache` that has returned: the new keys are in the cache already."""
+    given = {NAMES.get(name, name): x for name, x in arguments.items() if x is not None}
+    q, k, v = given["query"], given["k_cache"], given["v_cache"]
+    b, count = len(q), q.shape[1]
+    before = given.get("cache_seqlens", k.shape[1] if "block_table" not in given else 0)
+    before = torch.as_tensor(before, device=q.device).long().expand(b)
+    lengths = before + (given["key"].shape[1] if "key" in given else 0)
+    if "block_table" in given:
+        k, v = (x[given["block_table"].long()].flatten(1, 2) for x in (k, v))
+    else:
+        items = given["cache_batch_idx"].long() if "cache_batch_idx" in given else slice(0, b)
+        k, v = k[items], v[items]
+    longest = max(int(lengths.max()), 1)
+    k, v = k[:, :longest], v[:, :longest]
+    sides = window(given)
+    if "rotary_cos" in given:
+        step = torch.arange(count, device=q.device) if sides != (None, None) else torch.zeros_like(q[0, :, 0, 0]).long()
+        q = rotated(q, given["rotary_cos"], given["rotary_sin"], before[:, None] + step, given)
+    start, stop = aligned(count, lengths, longest, sides)
+    if "cache_leftpad" in given:
+        start = torch.maximum(start, given["cache_leftpad"].int()[:, None, None, None])
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return finished(q, k, v, Runs(start, torch.maximum(start, stop)), sides, given)
+
+
+def rotated(q: Tensor, cos: Tensor, sin: Tensor, at: Tensor, given: dict[str, Any]) -> Tensor:
+    """Queries turned by their positions, as the function does it before it attends."""
+    size = 2 * cos.shape[-1]
+    c, s = (x[at][:, :, None].to(q.dtype) for x in (cos, sin))
+    turned, rest = q[..., :size], q[..., size:]
+    if given.get("rotary_interleaved", True):
+        a, b = turned[..., 0::2], turned[..., 1::2]
+        new = torch.stack([a * c - b * s, b * c + a * s], -1).flatten(-2)
+    else:
+        a, b = turned.chunk(2, -1)
+        new = torch.cat([a * c - b * s, b * c + a * s], -1)
+    return torch.cat([new, rest], -1)
+
+
+def window(given: dict[str, Any]) -> tuple[int | None, int | None]:
+    """How many keys before and after its own a query sees; None for all."""
+    left, right = given.get("window_size") or (-1, -1)
+    if given.get("causal") or given.get("is_causal"):
+        right = 0
+    return (None if left < 0 else left), (None if right < 0 else right)
+
+
+def aligned(queries: int, lengths: Tensor, keys: int, sides: tuple[int | None, int | None]) -> Runs:
+    """The runs of a window that is aligned to the end of each item's keys."""
+    lengths = lengths.int()[:, None, None, None]
+    own = torch.arange(queries, device=lengths.device, dtype=torch.int32)[None, None, :, None] + lengths - queries
+    return between(own, lengths, sides)
+
+
+def between(own: Tensor, lengths: Tensor, sides: tuple[int | None, int | None]) -> Runs:
+    """The runs of queries at some positions of their keys."""
+    left, right = sides
+    start = torch.zeros_like(own) if left is None else (own - left).clamp(min=0)
+    stop = lengths.expand_as(own) if right is None else torch.minimum(own + right + 1, lengths).clamp(min=0)
+    start = torch.minimum(start, lengths)
+    return Runs(start.int(), torch.maximum(start, stop).int())
+
+
+def packed(cu_q: Tensor, cu_k: Tensor, lengths: Tensor, sides: tuple[int | None, int | None], total: int) -> Runs:
+    """The same for sequences that stand one behind the other."""
+    position = torch.arange(total, device=cu_q.device)
+    text = (torch.searchsorted(cu_q, position, right=True) - 1).clamp(max=len(lengths) - 1)
+    keys, queries = lengths[text], cu_q.diff()[text]
+    own = position - cu_q[text] + keys - queries
+    runs = between(own.int(), keys.int(), sides)
+    # What stands behind the last sequence belongs to none.
+    inside = (position < cu_q[-1]).int()
+    return Runs(*((side * inside + cu_k[text].int() * inside)[None, None, :, None].int() for side in runs))
+
+
+def finished(
+    q: Tensor, k: Tensor, v: Tensor, runs: Runs, sides: tuple[int | None, int | None], given: dict[str, Any]
+) -> Call:
+    """The call with its scale, softcap, sinks and slopes."""
+    bias = None
+    slopes = given.get("alibi_slopes")
+    if slopes is not None:
+        slopes = slopes.reshape(-1, slopes.shape[-1], 1, 1).float()
+        j = torch.arange(k.shape[2], device=q.device)
+        # Where no key comes after the query, its distance is its position, but for a constant that the softmax drops.
+        if sides[1] == 0:
+            bias = slopes * j
+        else:
+            own = own_keys(q.shape[2], k.shape[2], given)
+            bias = -slopes * (own[:, None] - j).abs()
+    scale = float(given.get("scale", q.shape[-1] ** -0.5))
+    everything = bool((runs.start == 0).all()) and bool((runs.stop == k.shape[2]).all())
+    sinks = given.get("learnable_sink")
+    return Call(q, k, v, None if everything else runs, bias, scale, given.get("softcap") or None, sinks)
+
+
+def own_keys(queries: int, keys: int, given: dict[str, Any]) -> Tensor:
+    """The position, among all keys, that each query's own key has."""
+    device = given["query"].device
+    i = torch.arange(queries, device=device)
+    if "cu_seq_q" not in given:
+        return i + keys - queries
+    cu_q = given["cu_seq_q"].long()
+    cu_k = given.get("cu_seq_k", cu_q).long()
+    text = (torch.searchsorted(cu_q, i, right=True) - 1).clamp(max=len(cu_q) - 2)
+    own: Tensor = i - cu_q[text] + cu_k[text + 1] - cu_q.diff()[text]
+    return own
+
+
+def xformers(read: Reader, given: dict[str, Any]) -> Call:
+    """A call of `xformers.ops.memory_efficient_attention`; tensors of five axes have their heads in groups."""
+    q, k, v = given["query"], given["key"], given["value"]
+    if q.ndim == 3:
+        q, k, v = (x[:, :, None] for x in (q, k, v))
+    if q.ndim == 5:  # keys and values are expanded within each group
+        k, v = (x[:, :, :, 0] if x.stride(3) == 0 or x.shape[3] == 1 else x.flatten(2, 3) for x in (k, v))
+        q = q.flatten(2, 3)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    scale = given.get("scale")
+    call = Call(q, k, v, None, None, float(scale) if scale is not None else q.shape[-1] ** -0.5)
+    bias = given.get("attn_bias")
+    if bias is None:
+        return call
+    kind = type(bias).__name__
+    queries, keys = q.shape[2], k.shape[2]
+    if kind == "LowerTriangularMask":
+        call.runs = causal_from_the_start(queries, keys, q.device)
+    elif kind == "LowerTriangularFromBottomRightMask":
+        call.runs = aligned(queries, torch.tensor([keys], device=q.device), keys, (None, 0))
+    else:
+        tensor = bias if isinstance(bias, Tensor) else bias.materialize((1, 1, queries, keys), torch.float32, q.device)
+        if tensor.ndim == 3:
+            tensor = (
+                tensor[:, None] if len(tensor) != q.shape[0] * q.shape[1] else tensor.view(*q.shape[:2], queries, -1)
+            )
+        if tensor.ndim == 5:
+            tensor = tensor.flatten(1, 2)
+        call.runs, call.bias = read(tensor)
+    return call
