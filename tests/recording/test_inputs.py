@@ -1,11 +1,15 @@
 """What the positions are is heard from what the model was given: ids, pixels, sound."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers as hf
 from torch import nn
 
 import headscope as hs
+from headscope.hf.pictures import patch_axis
+from headscope.hf.sounds import frame_axis
 from headscope.hf.vocabulary import ids_axis, tokenizer_at_hand
 from tests.hf.tiny import SENTENCES, gpt2_tokenizer, save
 from tests.recording.tiny import build
@@ -250,6 +254,11 @@ class TestPictures:
             model(torch.randn(2, 3, 12, 8))
         assert recording[0, 0].keys == hs.Axis.patches(3, 2, before=["[CLS]"])
 
+    def test_several_class_tokens_are_numbered(self):
+        module = nn.Conv2d(3, 5, 4, stride=4)
+        module.cls_token = nn.Parameter(torch.zeros(1, 2, 5))
+        assert patch_axis(module, (1, 3, 8, 4), 4).labels[:3] == ("[CLS 1]", "[CLS 2]", "(0, 0)")
+
     def test_windows_are_positions(self):
         config = hf.SwinConfig(
             image_size=32, patch_size=4, embed_dim=12, depths=[1, 1], num_heads=[2, 2], window_size=4
@@ -276,6 +285,13 @@ class TestSound:
         cross = next(layer for layer in recording.layers if layer.kind == "cross")
         assert cross.keys == [hs.Axis.frames(15, 0.02)] * 4
         assert cross.queries[0].kind == "tokens"
+
+    def test_a_conformer(self):
+        module = nn.Linear(1, 1)
+        module.config = SimpleNamespace(subsampling_factor=8, num_mel_bins=80)
+        assert frame_axis(module, "input_features", (2, 160, 80), 20).seconds == pytest.approx(0.08)
+        assert frame_axis(module, "input_features", (2, 160, 80), 40) is None
+        assert frame_axis(module, "input_features", (160, 80), 20) is None
 
     def test_wav2vec2(self):
         config = hf.Wav2Vec2Config(

@@ -137,6 +137,11 @@ def mask(
     from transformers import masking_utils as theirs
 
     rule: Callable[..., Any] = theirs.causal_mask_function if mask_function is None else mask_function
+    if torch.compiler.is_compiling() and attention_mask is None and q_offset == kv_offset == 0:
+        # One graph for the whole model: causality alone, or nothing at all, is what `attention` takes None for.
+        plain = rule is theirs.bidirectional_mask_function or rule is theirs.causal_mask_function
+        if plain and (q_length == kv_length):
+            return None
     sides = None if use_vmap else sides_of(rule)
     if sides is None:
         dense = theirs.sdpa_mask(

@@ -66,6 +66,7 @@ def names_before(module: nn.Module) -> list[str]:
         if label is None or label in found:
             continue
         count = parameter.shape[-2] if parameter.ndim > 1 else 1
-        found[label] = [label] if label != "[REG]" else [f"[REG {i}]" for i in range(1, count + 1)]
+        several = count > 1 or label == "[REG]"
+        found[label] = [f"{label[:-1]} {i}]" for i in range(1, count + 1)] if several else [label]
     order = dict.fromkeys(BEFORE.values())
     return [name for label in order for name in found.get(label, ())]

@@ -52,7 +52,10 @@ def frame_axis(module: nn.Module, name: str, shape: Sequence[int], count: int) -
 
 
 def strides(config: Any) -> int | None:
-    """The product of the strides that a config names (wav2vec 2.0 and its kin)."""
+    """The product of the strides that a config names (wav2vec 2.0 and its kin; conformers)."""
+    whole = getattr(config, "subsampling_factor", None)
+    if isinstance(whole, int):
+        return whole
     given = getattr(config, "conv_stride", None)
     return math.prod(given) if isinstance(given, Sequence) and all(isinstance(one, int) for one in given) else None
 
