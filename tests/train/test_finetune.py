@@ -19,7 +19,7 @@ from headscope.train import checkpoint, data, features
 from headscope.train.finetune import Settings, finetune
 from tests.hf import tiny
 
-COMMON = ["--batch-size", "6", "--learning-rate", "0.003", "--save-every", "10"]
+COMMON = ["--batch-size", "6", "--learning-rate", "0.02", "--save-every", "10"]
 
 
 @pytest.fixture(scope="module")

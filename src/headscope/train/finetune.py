@@ -215,6 +215,8 @@ def arguments_of(settings: Settings, count: int) -> TrainingArguments:
     from transformers import TrainingArguments
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    # Without this word accelerate starts the processes but lets each of them train alone.
+    on_cpu = not torch.accelerator.is_available()
     return TrainingArguments(
         output_dir=str(settings.folder),
         per_device_train_batch_size=settings.batch_size // world,
@@ -232,7 +234,8 @@ def arguments_of(settings: Settings, count: int) -> TrainingArguments:
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=False,
-        ddp_backend="gloo" if world > 1 and not torch.accelerator.is_available() else None,
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if on_cpu and world > 1 else None,
         log_level="error",
     )
 

@@ -136,7 +136,7 @@ def figures(scores: Mapping[str, float], history: Sequence[Mapping[str, Any]], h
 def curve(history: Sequence[Mapping[str, Any]]) -> str:
     """The loss of the training and of the evaluation as a small drawing."""
     train = [(row["step"], row["loss"]) for row in history if "loss" in row]
-    held = [(row["step"], row["eval_loss"]) for row in history if "eval_loss" in row]
+    held = [(row["step"], row["eval_cross_entropy"]) for row in history if "eval_cross_entropy" in row]
     if len(train) < 2:
         return ""
     last = max(step for step, _ in train + held)

@@ -56,10 +56,10 @@ class Telling(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Say what was found."""
-        found = {"eval_loss": float("nan"), "eval_accuracy": float("nan"), **(metrics or {})}
+        found = {"eval_cross_entropy": float("nan"), "eval_accuracy": float("nan"), **(metrics or {})}
         self.say(
             f"step {state.global_step} of {state.max_steps}: training loss {self.loss:.4f}, evaluation loss "
-            f"{found['eval_loss']:.4f}, accuracy {found['eval_accuracy']:.4f}"
+            f"{found['eval_cross_entropy']:.4f}, accuracy {found['eval_accuracy']:.4f}"
         )
 
     def on_train_end(

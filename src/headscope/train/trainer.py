@@ -74,10 +74,11 @@ class Finetuner(Trainer):
         self.checkpoints, self.keep = checkpoints, keep
         self.rounds = Rounds(len(given["train_dataset"]), batch, given["args"].seed)
         self.random_states: list[Any] = []
+        best: Any = best_of  # the Trainer gathers a pair as well, which its types do not say
         super().__init__(
             compute_loss_func=loss_of,
             compute_metrics=metrics_of,
-            preprocess_logits_for_metrics=best_of,
+            preprocess_logits_for_metrics=best,
             **given,
         )
         self.add_callback(RoundBegins(self.rounds))
@@ -100,8 +101,9 @@ class Finetuner(Trainer):
         if not done or done[-1]["step"] != self.state.global_step:
             self.evaluate()
             done = [found for found in self.state.log_history if "eval_loss" in found]
-        names = ("loss", "accuracy", "macro_f1", "most_frequent")
-        return {"step": float(self.state.global_step), **{name: float(done[-1][f"eval_{name}"]) for name in names}}
+        names = ("accuracy", "macro_f1", "most_frequent")
+        found = {"step": float(self.state.global_step), "loss": float(done[-1]["eval_cross_entropy"])}
+        return found | {name: float(done[-1][f"eval_{name}"]) for name in names}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Rounds:
         return self.rounds
@@ -182,16 +184,22 @@ def loss_of(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | Non
     return loss
 
 
-def best_of(logits: Any, labels: Tensor) -> Tensor:
-    """The class with the largest logit, so that no logits are gathered."""
+def best_of(logits: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The class with the largest logit and the loss of each label, so that no logits are gathered."""
     given: Tensor = logits[0] if isinstance(logits, tuple) else logits
-    return given.argmax(-1)
+    flat = given.flatten(0, -2).float(), labels.flatten()
+    losses = torch.nn.functional.cross_entropy(*flat, reduction="none", ignore_index=LEFT_OUT)
+    return given.argmax(-1), losses.view_as(labels)
 
 
 def metrics_of(found: EvalPrediction) -> dict[str, float]:
-    """Accuracy, macro-F1, and what saying the most frequent label always would reach."""
-    counted = np.asarray(found.label_ids) != LEFT_OUT
-    return scores(np.asarray(found.predictions)[counted], np.asarray(found.label_ids)[counted])
+    """The mean loss of the labels, accuracy, macro-F1, and the share of the most frequent label.
+
+    The Trainer's own loss is a mean over batches, which depends on how many processes share them.
+    """
+    meant = np.asarray(found.label_ids)
+    said, losses = (np.asarray(x)[meant != LEFT_OUT] for x in found.predictions)
+    return {"cross_entropy": float(losses.mean()), **scores(said, meant[meant != LEFT_OUT])}
 
 
 def scores(said: Sequence[int] | np.ndarray, meant: Sequence[int] | np.ndarray) -> dict[str, float]:
