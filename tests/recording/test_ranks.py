@@ -127,7 +127,7 @@ class TestRefusals:
             ),
             (
                 [part(0, 2, (0, 1), layers(FIRST)), part(1, 2, (0, 1), layers(LAST)[:1])],
-                "rank 0 of 2 has 2 layers and rank 1 of 2 has 1, or others",
+                "rank 0 of 2 has 2 layers and rank 1 of 2 has 1, or others; record the same calls on every rank",
             ),
             (
                 [part(0, 2, (0, 1), layers(FIRST)), part(1, 2, (0, 1), changed(scale=0.25))],

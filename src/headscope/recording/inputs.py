@@ -7,6 +7,7 @@ copied, of pixels and sound only the shape is kept.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -167,11 +168,10 @@ class Inputs:
     def _item(self, ids: tuple[int, ...], hidden: tuple[bool, ...]) -> Axis:
         if (ids, hidden) not in self._axes:
             name = getattr(self.config, "_name_or_path", None)
-            tokenizer = tokenizer_at_hand(name) if isinstance(name, str) and name else None
-            fitting = tokenizer if tokenizer is not None and knows(tokenizer, ids) else None
+            axis = in_words(name, ids) if isinstance(name, str) and name else None
             # A tokenizer knows what is content; without one the config's numbers say it.
-            special = special_ids(self.config) if fitting is None else frozenset()
-            self._axes[ids, hidden] = with_special(ids_axis(ids, fitting), special, hidden)
+            special = special_ids(self.config) if axis is None else frozenset()
+            self._axes[ids, hidden] = with_special(ids_axis(ids) if axis is None else axis, special, hidden)
         return self._axes[ids, hidden]
 
     def _cut(self, axis: Axis, rows: tuple[int, ...]) -> Axis:
@@ -179,6 +179,16 @@ class Inputs:
         if key not in self._axes:
             self._axes[key] = axis.select(rows)
         return self._axes[key]
+
+
+@functools.lru_cache(64)
+def in_words(name: str, ids: tuple[int, ...]) -> Axis | None:
+    """The tokens of ids in the words of a model's tokenizer; None where there is none, or not for these ids.
+
+    Kept for the next time: a text that is looked at again and again is put into words once.
+    """
+    tokenizer = tokenizer_at_hand(name)
+    return ids_axis(ids, tokenizer) if tokenizer is not None and knows(tokenizer, ids) else None
 
 
 def given_to(frame: Running) -> list[Given]:
