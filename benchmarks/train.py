@@ -22,8 +22,9 @@ from timing import Report, arguments, compare
 
 VOCABULARY = 1000
 # Width, heads, layers on each side; sentences, and the length of the longest.
-SIZES = [(256, 8, 3, 32, 64), (512, 8, 2, 16, 128), (256, 4, 2, 8, 512)]
-DTYPES = (torch.float32, torch.bfloat16)
+SIZES = [(256, 8, 3, 32, 64), (256, 4, 2, 8, 384)]
+# On a CPU training is in float32.
+DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
 
 
 class Around(nn.Module):
@@ -150,7 +151,7 @@ def main() -> None:
     options = arguments(question).parse_args()
     report = Report("train", question, options.device)
     for size in SIZES:
-        for dtype in DTYPES:
+        for dtype in DTYPES[torch.device(options.device).type]:
             case(report, size, dtype, options.rounds, options.only)
     if not options.only:
         print(f"\nwritten: {report.write()}")
