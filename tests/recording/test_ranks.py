@@ -201,6 +201,13 @@ class TestFolders:
         with pytest.raises(RecordingError, match="the folder of the ranks cannot be made: "):
             recording.save(tmp_path / "file" / "x")
 
+    @pytest.mark.parametrize("name", ["one", "one.headscope"])
+    def test_a_whole_recording_of_that_name(self, tmp_path, name):
+        example().save(tmp_path / "one")
+        recording = Recording(layers(FIRST), "Model", Rank(0, 2, (0, 1)))
+        with pytest.raises(RecordingError, match="is a whole recording, and rank 0 of 2 has only a part to save"):
+            recording.save(tmp_path / name, overwrite=True)
+
     def test_a_link_is_not_followed(self, tmp_path):
         folder = saved(tmp_path)
         (folder / "rank-00000.headscope").rename(tmp_path / "elsewhere")

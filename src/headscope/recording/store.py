@@ -140,10 +140,16 @@ def place_of(path: Path, rank: Rank | None) -> Path:
     """The folder of a recording; where several processes record, each has one of its own inside of it.
 
     Raises:
-        RecordingError: the folder around them cannot be made.
+        RecordingError: the folder around them cannot be made, or a whole recording has its name.
     """
     if rank is None:
         return path
+    # Whoever loads the name would get the whole one, and not what is written now.
+    for one in (path, path.with_name(path.name + SUFFIX)):
+        if os.path.lexists(one / form.NAME):
+            raise RecordingError(
+                f"{one}: is a whole recording, and {rank} has only a part to save; give another name, or remove it."
+            )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
