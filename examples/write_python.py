@@ -64,8 +64,9 @@ def bigram(training: Tensor, rows: Tensor) -> float:
     """The loss of a bigram model: counts plus the k that is best for the rows themselves."""
     counts = torch.zeros(VOCABULARY, VOCABULARY)
     counts.index_put_((training[:-1], training[1:]), torch.ones(()), accumulate=True)
-    smoothed = (counts + k for k in torch.logspace(-3, 1, 33))
-    return min(float(F.nll_loss((x / x.sum(1, keepdim=True)).log()[rows[:, :-1]].mT, rows[:, 1:])) for x in smoothed)
+    pairs, firsts = counts[rows[:, :-1], rows[:, 1:]], counts.sum(1)[rows[:, :-1]]
+    grid = torch.logspace(-3, 1, 33).tolist()
+    return min(float(-((pairs + k) / (firsts + k * VOCABULARY)).log().mean()) for k in grid)
 
 
 def writer() -> hs.nn.Transformer:
@@ -171,10 +172,10 @@ def main(steps: int = 1000, to: str = "python", modules: int | None = None) -> d
         )
     found = {"loss": loss, "bigram": bigram(training, rows)}
     print(f"validation loss {loss:.3f}, of bigrams {found['bigram']:.3f}: {1 - loss / found['bigram']:.1%} below")
+    said = watch.recordings[steps].patterns().of("previous", "induction")
+    print(said)
     for kind in ("previous", "induction"):
-        said = watch.recordings[steps].patterns().of(kind)
-        found[kind] = max((float(finding.evidence["mean weight"]) for finding in said), default=0.0)
-        print(said)
+        found[kind] = max((float(finding.evidence["mean weight"]) for finding in said.of(kind)), default=0.0)
     prompt = tokenizer.encode(PROMPT).ids
     written = hs.nn.generate(model, [prompt], max_new=WRITTEN, temperature=0.7, top_k=40, seed=0)[0]
     print(f"\n{PROMPT}{tokenizer.decode(written)}\n")
