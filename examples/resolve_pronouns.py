@@ -115,6 +115,7 @@ def recorded(model: Resolver, texts: list[str]) -> hs.Recording:
     inputs = model.tokenizer(texts, return_tensors="pt")
     with hs.record(model.body) as recording:
         model.body(**inputs)
+    recording.model = models.PACKAGED_NAME
     for item, text in enumerate(texts):
         recording.tokens(token_axis(model.tokenizer, inputs, text, item), item=item)
     return recording

@@ -276,6 +276,14 @@ def test_the_folder_of_another_run(bert, texts, tags, tmp_path):
     assert (strange / "thesis.txt").read_text() == "mine"
 
 
+def refused(capsys, arguments, match):
+    """One line on stderr, and exit code 2."""
+    assert run(["finetune", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert re.search(match, said), said
+    assert said.count("\n") == 1
+
+
 def test_what_the_command_refuses(bert, texts, tmp_path, capsys, monkeypatch):
     one, unseen, latin = tmp_path / "one.csv", tmp_path / "unseen.csv", tmp_path / "latin.csv"
     one.write_text("text,label\na,x\nb,x\nc,x\nd,x\ne,x\n")
@@ -290,10 +298,7 @@ def test_what_the_command_refuses(bert, texts, tmp_path, capsys, monkeypatch):
         (["--data", texts, "--resume", "--overwrite"], "--resume goes on and --overwrite starts again"),
         (["--data", texts, "--task", "guess"], "guess"),
     ):
-        assert run(["finetune", *arguments, *base]) == 2
-        said = capsys.readouterr().err
-        assert re.search(match, said), said
-        assert said.count("\n") == 1
+        refused(capsys, [*arguments, *base], match=match)
     assert not (tmp_path / "out").exists()
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(TrainingError, match="--batch-size 6: 4 processes share it; give a multiple of 4"):

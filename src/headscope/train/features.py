@@ -126,7 +126,8 @@ def room(model: PreTrainedModel, folder: Path, keep: int) -> None:
     import shutil
 
     size = sum(x.numel() * x.element_size() for x in model.parameters())
-    wanted, free = size * (3 * (keep + 1) + 1), shutil.disk_usage(folder).free
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    wanted, free = size * (3 * (keep + 1) + 1), shutil.disk_usage(there).free
     if free < wanted:
         raise TrainingError(
             f"-o {folder}: the checkpoints and the model take {math.ceil(wanted / 2**20)} MiB, and there are "
