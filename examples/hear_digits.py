@@ -224,7 +224,7 @@ def draw(
     figure = hs.figure(recording[layer, head, item])
     for row, middle in enumerate(middles[: len(spoken)].tolist()):
         figure.axes[0].plot([middle / SECONDS - 0.5] * 2, [row - 0.4, row + 0.4], color="red")
-    figure.suptitle(f"Layer {layer}, head {head}: where it listens for each digit (red: when it was spoken)")
+    figure.suptitle(f"Layer {layer}, head {head}: where it listens for each digit (red: its middle)")
     figure.savefig(to, dpi=150)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -70,6 +71,32 @@ def test_a_string_of_the_wrong_length_counts_as_wrong():
     found = torch.tensor([[1.05, 2.2], [0.95, 0.0]])
     assert hear_digits.near(found, middles, [[7, 7], [7]]) == pytest.approx(2 / 3)
     assert hear_digits.near(found, middles, [[7, 7], [7, 7]]) == pytest.approx(1 / 3)
+
+
+class Listened:
+    """Stands for a recording of one layer: head 0 looks 3 frames before a digit, head 1 at the first frame."""
+
+    numbers, layers = (5,), [SimpleNamespace(items=2)]
+
+    def __init__(self, middles):
+        self.at = (middles.nan_to_num(1.0) / hear_digits.SECONDS).long() - 3
+
+    def __getitem__(self, which):
+        _, head, item = which
+        at = self.at[item] if head == 0 else torch.zeros(hear_digits.MOST, dtype=torch.int64)
+        weights = torch.nn.functional.one_hot(torch.cat((at, at[-1:])), hear_digits.FRAMES).float()
+        return SimpleNamespace(weights=lambda: weights)
+
+
+def test_the_best_clock_is_the_head_that_looks_at_the_digits_whatever_its_lag():
+    middles = torch.full((2, hear_digits.MOST), float("nan"))
+    middles[0, :3], middles[1, :2] = torch.tensor([0.6, 1.7, 2.9]), torch.tensor([0.9, 3.1])
+    found = hear_digits.clocks(Listened(middles), middles, [[1, 2, 3], [4, 5]])
+    assert len(found) == 3
+    best = max(found)
+    assert (best.share, best.layer, best.heads) == (1.0, 5, (0,))
+    assert best.lag == pytest.approx(-3 * hear_digits.SECONDS, abs=hear_digits.SECONDS / 2)
+    assert found[1].share < 0.5
 
 
 def test_words_have_no_silence_around_them_and_are_equally_loud(espeak):
