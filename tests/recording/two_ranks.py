@@ -42,6 +42,7 @@ def recorded(model: nn.Module, *inputs: torch.Tensor, **options) -> hs.Recording
 def equal(mine: hs.Recording, theirs: hs.Recording) -> None:
     """The same recording but for rounding."""
     assert mine.rank is None
+    assert mine.model == theirs.model
     assert [layer.name for layer in mine.layers] == [layer.name for layer in theirs.layers]
     for a, b in zip(mine.layers, theirs.layers, strict=True):
         assert (a.kind, a.number, a.head_numbers) == (b.kind, b.number, b.head_numbers)
@@ -99,6 +100,13 @@ def hugging_face() -> None:
     names = {"q_proj": ColwiseParallel, "k_proj": ColwiseParallel, "v_proj": ColwiseParallel, "o_proj": RowwiseParallel}
     plan = {f"model.layers.*.self_attn.{name}": style() for name, style in names.items()}
     equal(recorded(parallelize_module(copy.deepcopy(one), mesh, plan), ids).gather(), whole)
+    for how in ("eager", "headscope"):
+        hs.hf.register()
+        one.set_attn_implementation(how)
+        equal(recorded(parallelize_module(copy.deepcopy(one), mesh, plan), ids).gather(), recorded(one, ids))
+    one.set_attn_implementation("sdpa")
+    one.generation_config.pad_token_id, one.generation_config.eos_token_id = 0, None
+    equal(beams(parallelize_module(copy.deepcopy(one), mesh, plan), ids).gather(), beams(one, ids))
     if dist.get_rank() == 0:
         one.save_pretrained(FOLDER / "model")
     dist.barrier()
@@ -109,6 +117,12 @@ def hugging_face() -> None:
     assert part.layers[0].head_numbers == ((0, 1), (2, 3))[dist.get_rank()]
     whole.model = part.model
     equal(part.gather(), whole)
+
+
+def beams(model: hf.LlamaForCausalLM, ids: torch.Tensor) -> hs.Recording:
+    with torch.no_grad(), hs.record(model) as recording:
+        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False, num_beams=2)
+    return recording
 
 
 class Attention(nn.Module):

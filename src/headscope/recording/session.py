@@ -234,4 +234,7 @@ class Session:
 def named(model: nn.Module) -> str:
     """The class of a model, and where it was loaded from."""
     source = getattr(getattr(model, "config", None), "_name_or_path", "")
-    return f"{type(model).__name__} ({source})" if source else type(model).__name__
+    name = type(model).__name__
+    if any(kind.__name__ == "FSDPModule" for kind in type(model).__mro__):
+        name = name.removeprefix("FSDP")  # which FSDP puts before the name of the class that it spreads
+    return f"{name} ({source})" if source else name
