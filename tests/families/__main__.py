@@ -43,18 +43,23 @@ def table(seen: list[Seen]) -> str:
         "",
         "Columns: attention calls and heads seen; whether outputs are the same bits with and without recording; the "
         "largest",
-        "difference from the eager weights; the largest relative difference of the output with "
-        '`attn_implementation="headscope"`.',
+        "difference from the eager weights. Then "
+        '`attn_implementation="headscope"` against eager, on batches padded on the right and on the left: the largest',
+        "relative difference of the outputs (logits, where there is a language head) and of the gradients, and whether "
+        "20 greedily",
+        "generated tokens are the same (– where the model does not generate).",
         "",
-        "| architecture | calls | heads | same bits | eager weights | headscope output | |",
-        "|---|---|---|---|---|---|---|",
+        "| architecture | calls | heads | same bits | eager weights | outputs | gradients | 20 tokens | |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in seen:
         if one.status in ("recorded", "missed"):
             bits = "yes" if one.same else "no"
+            tokens = {True: "same", False: "differ", None: "–"}[one.agreed.tokens]
+            notes = "; ".join(note for note in (one.note, one.agreed.note) if note)
             lines.append(
-                f"| {one.kind} | {one.layers} | {one.heads} | {bits} | {number(one.eager)} | {number(one.ours)} | "
-                f"{one.note} |"
+                f"| {one.kind} | {one.layers} | {one.heads} | {bits} | {number(one.eager)} | "
+                f"{number(one.agreed.outputs)} | {number(one.agreed.gradients)} | {tokens} | {notes} |"
             )
     for status in ("no sdpa", "no input", "not built"):
         names = ", ".join(one.kind for one in seen if one.status == status)
@@ -70,7 +75,7 @@ def main(kinds: list[str]) -> None:
     seen = []
     for kind in kinds or tiny.architectures():
         seen.append(examine(kind))
-        print(*seen[-1], flush=True)
+        print(*seen[-1][:-2], *seen[-1].agreed, seen[-1].note, flush=True)
     if not kinds:
         Path("docs/families.md").write_text(table(seen), encoding="utf-8")
 

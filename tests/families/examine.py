@@ -1,4 +1,4 @@
-"""What is seen of one architecture: recorded on sdpa, compared with its own eager weights and with "headscope"."""
+"""What is seen of one architecture: recorded on sdpa, against its own eager weights; and headscope against eager."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from torch.utils._pytree import tree_leaves
 import headscope as hs
 from headscope.errors import NothingRecorded
 from tests.families import tiny
+from tests.families.agree import Agreement, agree
 
 CLOSE = 2e-5
+CLOSE_GRADIENTS = 1e-4
 LARGEST = 30_000_000
 
 
@@ -24,7 +26,7 @@ class Seen(NamedTuple):
         status: "recorded", "missed" (attention that nobody heard), "no sdpa", "not built", "no input" (a model that
             does not run on any of the inputs that are made from its configuration alone).
         eager: the largest difference from the model's own eager weights; None where it has none to compare with.
-        ours: the largest difference of the outputs with attn_implementation="headscope", relative to their size.
+        agreed: attn_implementation="headscope" against eager: outputs, gradients, generated tokens.
     """
 
     kind: str
@@ -33,7 +35,7 @@ class Seen(NamedTuple):
     heads: int = 0
     same: bool = True
     eager: float | None = None
-    ours: float | None = None
+    agreed: Agreement = Agreement()
     note: str = ""
 
 
@@ -62,10 +64,10 @@ def examine(kind: str) -> Seen:
         )
         heads = sum(layer.heads for layer in recording.layers)
         gap, note = against_eager(kind, recording)
-        ours = against_ours(kind, before, inputs)
     del model
+    agreed = agree(kind)
     gc.collect()
-    return Seen(kind, "recorded", len(recording.layers), heads, same, gap, ours, note)
+    return Seen(kind, "recorded", len(recording.layers), heads, same, gap, agreed, note)
 
 
 def leaves(output: Any) -> list[Tensor]:
@@ -110,20 +112,3 @@ def gap(theirs: Tensor, mine: Tensor) -> float:
         return float("inf")
     rows = mine.sum(-1) > 0
     return float((theirs.float() - mine).abs().amax(-1)[rows].max()) if rows.any() else 0.0
-
-
-def against_ours(kind: str, before: Any, inputs: dict[str, Any]) -> float | None:
-    """The largest difference of the outputs with "headscope" from those with sdpa, on tokens that are no padding."""
-    try:
-        model, _ = tiny.build(kind, "headscope")
-    except (ValueError, KeyError, RuntimeError):
-        return None
-    torch.manual_seed(0)
-    after = model(**inputs)
-    real = inputs.get("attention_mask")
-    worst = 0.0
-    for a, b in zip(leaves(before)[:1], leaves(after)[:1], strict=True):
-        if real is not None and a.shape[:2] == real.shape:
-            a, b = a[real.bool()], b[real.bool()]
-        worst = max(worst, float((a - b).abs().max() / (a.abs().max() + 1e-6)))
-    return worst

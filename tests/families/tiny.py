@@ -159,14 +159,45 @@ def architectures() -> list[str]:
     return sorted(MODEL_MAPPING_NAMES)
 
 
+def arguments(model: Any) -> set[str]:
+    """The names of the arguments of a model's forward."""
+    return set(inspect.signature(model.forward).parameters)
+
+
+def configured(kind: str) -> Any:
+    """The small configuration of a type."""
+    import transformers
+
+    config = shrink(transformers.CONFIG_MAPPING[kind]())
+    if getattr(config, "use_repmixer_blocks", False):
+        config.num_hidden_layers = LAYERS + 1  # its first and its last block are convolutions
+    return config
+
+
 def build(kind: str, how: str) -> tuple[Any, dict[str, Any]]:
     """The tiny model of a type, with attention computed in some way, and the first input that it runs on."""
     import transformers
 
-    config = shrink(transformers.CONFIG_MAPPING[kind]())
+    return made(transformers.AutoModel, configured(kind), how)
+
+
+def build_head(kind: str, how: str) -> tuple[Any, dict[str, Any]]:
+    """The same with its language head."""
+    import transformers
+
+    config = configured(kind)
+    for name in ("CausalLM", "Seq2SeqLM", "SpeechSeq2Seq", "ImageTextToText", "MaskedLM"):
+        factory = getattr(transformers, f"AutoModelFor{name}")
+        if type(config) in factory._model_mapping:
+            return made(factory, config, how)
+    raise LookupError(f"{kind} has no language head")
+
+
+def made(factory: Any, config: Any, how: str) -> tuple[Any, dict[str, Any]]:
+    """A model that some class of transformers makes, and the first input that it runs on."""
     torch.manual_seed(11)
     with torch.no_grad():
-        model = transformers.AutoModel.from_config(config, attn_implementation=how, dtype=torch.float32).eval()
+        model = factory.from_config(config, attn_implementation=how, dtype=torch.float32).eval()
         problem: Exception | None = None
         for inputs in inputs_for(model, config):
             try:

@@ -138,9 +138,9 @@ def mask(
 
     rule: Callable[..., Any] = theirs.causal_mask_function if mask_function is None else mask_function
     if torch.compiler.is_compiling() and attention_mask is None and q_offset == kv_offset == 0:
-        # One graph for the whole model: causality alone, or nothing at all, is what `attention` takes None for.
+        # One graph for the whole model: what `attention` does without a mask is causality alone, or nothing.
         plain = rule is theirs.bidirectional_mask_function or rule is theirs.causal_mask_function
-        if plain and (q_length == kv_length):
+        if plain and q_length == kv_length:
             return None
     sides = None if use_vmap else sides_of(rule)
     if sides is None:

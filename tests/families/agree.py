@@ -1,0 +1,125 @@
+"""Does `attn_implementation="headscope"` agree with eager: outputs, gradients and generated tokens, however padded?"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from tests.families import tiny
+
+NEW = 20
+SIDES = ("right", "left")
+
+
+class Agreement(NamedTuple):
+    """How far a model on "headscope" is from the same model on "eager", at worst over both sides of padding.
+
+    Attributes:
+        outputs: the largest difference of the logits (of the last hidden states without a head), relative to the
+            largest of them; queries that are padding are left out. None where the model has no eager attention.
+        gradients: the largest difference of a gradient, relative to the largest gradient of all parameters.
+        tokens: whether the greedily generated tokens are the same ones; None where the model does not generate.
+        note: what could not be compared, and why.
+    """
+
+    outputs: float | None = None
+    gradients: float | None = None
+    tokens: bool | None = None
+    note: str = ""
+
+
+def agree(kind: str) -> Agreement:
+    """Compare the two implementations on one architecture: with its language head where it has one."""
+    pair, inputs, note = None, {}, ""
+    for base in (False, True):
+        try:
+            pair, inputs = built(kind, base=base)
+            break
+        except Exception as error:  # noqa: BLE001 - a library of many models says many things
+            note = f"{type(error).__name__}: {error}".splitlines()[0][:100]
+    if pair is None:
+        return Agreement(note=note)
+    outputs = gradients = 0.0
+    for given in padded(inputs):
+        (eager, steep), (ours, mine) = (passed(model, given) for model in pair)
+        outputs = max(outputs, relative(eager, ours))
+        gradients = max(gradients, *(relative(a, b, steep) for a, b in zip(steep, mine, strict=True)))
+    return Agreement(outputs, gradients, *generated(pair, inputs))
+
+
+def built(kind: str, *, base: bool) -> tuple[list[Any], dict[str, Tensor]]:
+    """The model on eager and on headscope with the same numbers in it, and an input that both run on."""
+    pair = []
+    for how in ("eager", "headscope"):
+        model, inputs = tiny.build(kind, how) if base else tiny.build_head(kind, how)
+        pair.append(model)
+    with torch.no_grad():
+        torch.manual_seed(5)
+        for p in pair[0].parameters():
+            # Position 0 of a fresh model is often all zeros; there a layer norm has a gradient of nothing but rounding.
+            if p.is_floating_point():
+                p.add_(0.02 * torch.randn_like(p))
+    pair[1].load_state_dict(pair[0].state_dict())
+    return pair, inputs
+
+
+def padded(inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The batch padded on the right, and the same padded on the left; as it is where there is no padding."""
+    if "attention_mask" not in inputs or "input_ids" not in inputs:
+        return [inputs]
+    flipped = {name: inputs[name].flip(1) for name in ("attention_mask", "input_ids")}
+    return [inputs, inputs | flipped]
+
+
+def passed(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The output at every position that is no padding, and the gradients of all parameters."""
+    model.zero_grad()
+    torch.manual_seed(0)
+    output = model(**inputs, **({"use_cache": False} if "use_cache" in tiny.arguments(model) else {}))
+    leaves = [x for x in tree_leaves(tuple(output.values())) if isinstance(x, Tensor) and x.is_floating_point()]
+    real = inputs.get("attention_mask")
+    # A pooled output may come from a position that is padding: what is there for every position says more.
+    each = next((x for x in leaves if real is not None and x.shape[:2] == real.shape), None)
+    found = leaves[0] if each is None or real is None else each[real.bool()]
+    if found.requires_grad:
+        torch.manual_seed(1)
+        (found * torch.randn(found.shape)).mean().backward()
+    grads = [p.grad if p.grad is not None else torch.zeros(()) for p in model.parameters()]
+    return found.detach(), grads
+
+
+def relative(a: Tensor, b: Tensor, against: list[Tensor] | None = None) -> float:
+    """The largest difference, relative to the largest number there is."""
+    if a.shape != b.shape:
+        return float("inf")
+    size = max((float(x.abs().max()) for x in against or [a] if x.numel()), default=0.0)
+    return float((a - b).abs().max()) / (size + 1e-12) if a.numel() else 0.0
+
+
+def generated(pair: list[Any], inputs: dict[str, Tensor]) -> tuple[bool | None, str]:
+    """Whether both continue in the same words, with padding on either side."""
+    if not all(model.can_generate() for model in pair):
+        return None, ""
+    given = {name: x for name, x in inputs.items() if not name.startswith("decoder")}
+    same = True
+    for one in padded(given):
+        try:
+            texts = [continued(model, one) for model in pair]
+        except Exception as error:  # noqa: BLE001
+            return None, f"generate: {type(error).__name__}: {error}".splitlines()[0][:100]
+        same &= torch.equal(*(getattr(text, "sequences", text) for text in texts))
+    return same, ""
+
+
+def continued(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    """What a model says after its input."""
+    settings = model.generation_config
+    settings.pad_token_id, settings.eos_token_id = 0, None
+    if model.config.is_encoder_decoder and settings.decoder_start_token_id is None:
+        settings.decoder_start_token_id = 1
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return model.generate(**inputs, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
