@@ -43,7 +43,7 @@ SKIPPED = {
     "encodings",
     "pydoc_data",
 }
-PROMPT, WRITTEN = "def read(self, path):\n", 150
+PROMPT, WRITTEN = 'import os\n\n\ndef read(path, encoding=None):\n    """Read', 150
 
 
 def sources(most: int | None) -> tuple[list[str], list[str]]:
@@ -177,7 +177,7 @@ def main(steps: int = 1000, to: str = "python", modules: int | None = None) -> d
     for kind in ("previous", "induction"):
         found[kind] = max((float(finding.evidence["mean weight"]) for finding in said.of(kind)), default=0.0)
     prompt = tokenizer.encode(PROMPT).ids
-    written = hs.nn.generate(model, [prompt], max_new=WRITTEN, temperature=0.7, top_k=40, seed=0)[0]
+    written = hs.nn.generate(model, [prompt], max_new=WRITTEN, temperature=1.0, top_p=0.95, seed=1)[0]
     print(f"\n{PROMPT}{tokenizer.decode(written)}\n")
     draw(watch, folder)
     print(f"{time.perf_counter() - begun:.0f} s on {torch.get_num_threads()} threads; see {folder / 'heads.png'}")

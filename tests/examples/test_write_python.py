@@ -55,7 +55,8 @@ def test_in_short_with_a_stop(tmp_path, capsys, monkeypatch):
             write_python.main(4, str(tmp_path / "stopped"), modules=20)
     resumed = write_python.main(4, str(tmp_path / "stopped"), modules=20)
     assert resumed == whole
-    assert "def read(self, path):" in capsys.readouterr().out
+    assert write_python.main(4, str(tmp_path / "whole"), modules=20) == whole  # all done already
+    assert "def read(path, encoding=None):" in capsys.readouterr().out
 
 
 def saving_once(save, then):
