@@ -5,6 +5,7 @@ import torch
 
 import headscope as hs
 from headscope.errors import LookError
+from headscope.look import copies
 from tests.look.oracle import D, K, Q
 
 TOKENS = hs.Axis.tokens(
@@ -12,6 +13,13 @@ TOKENS = hs.Axis.tokens(
     special=[True, *[False] * 6, True],
     ids=[101, 1, 2, 3, 1, 2, 4, 102],
 )
+
+
+@pytest.fixture(params=["all weights at once", "token after token"])
+def small_and_large(request, monkeypatch):
+    """Copies are looked for in two ways; few weights and many."""
+    if request.param == "token after token":
+        monkeypatch.setattr(copies, "BLOCK", 3)
 
 
 def head_of(axis=TOKENS, *, mask=None, values=True, seed=0):
@@ -49,7 +57,7 @@ def test_confidence_leaves_special_tokens_out():
 
 
 @pytest.mark.parametrize("mask", [None, hs.causal()])
-def test_duplicates_and_induction(mask):
+def test_duplicates_and_induction(mask, small_and_large):
     head = head_of(mask=mask)
     weights = head.weights()
     duplicates = torch.zeros(8)
@@ -60,14 +68,14 @@ def test_duplicates_and_induction(mask):
     torch.testing.assert_close(head.induction(), induction)
 
 
-def test_induction_of_a_token_that_repeats_itself_looks_at_the_token_itself():
+def test_induction_of_a_token_that_repeats_itself_looks_at_the_token_itself(small_and_large):
     axis = hs.Axis.tokens(["a", "a", "a"])
     head = head_of(axis)
     weights = head.weights()
     torch.testing.assert_close(head.induction(), torch.stack([torch.tensor(0.0), weights[1, 1], weights[2, 1:].sum()]))
 
 
-def test_copies_count_from_the_end_when_keys_are_cached():
+def test_copies_count_from_the_end_when_keys_are_cached(small_and_large):
     g = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, D, generator=g), torch.randn(6, D, generator=g)
     head = hs.Head(q, k, queries=TOKENS.select([4, 5]), keys=TOKENS.select(range(6)))

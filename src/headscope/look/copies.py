@@ -12,7 +12,7 @@ from headscope.errors import LookError
 from headscope.look.axis import Axis
 
 # Weights that are looked at together.
-BLOCK = 2**20
+BLOCK = 2**22
 
 
 def mass(
@@ -33,6 +33,10 @@ def mass(
         like: a tensor of the shape, dtype and device of the result, `(…, q)`.
     """
     shift = len(keys) - len(queries)
+    if like.numel() * len(keys) <= BLOCK:
+        # Few enough for all weights at once: one call instead of one for each token that repeats.
+        every = weights(torch.arange(len(queries)), torch.arange(len(keys)))
+        return (every * meeting(queries, keys, after).to(every.device)).sum(-1)
     found = torch.zeros_like(like)
     for rows, copies in pairs(queries, keys):
         columns = copies + after
@@ -46,6 +50,17 @@ def mass(
     return found
 
 
+def meeting(queries: list[int | str], keys: list[int | str], after: int) -> Tensor:
+    """Which keys stand `after` places behind an earlier copy of which query's token, written out: `(q, k)`."""
+    numbers: dict[int | str, int] = {}
+    own, other = (torch.tensor([numbers.setdefault(t, len(numbers)) for t in side]) for side in (queries, keys))
+    place = torch.arange(len(keys))
+    earlier = place < torch.arange(len(queries))[:, None] + len(keys) - len(queries)
+    same = torch.zeros(len(queries), len(keys), dtype=torch.bool)
+    same[:, after:] = ((own[:, None] == other) & earlier)[:, : len(keys) - after]
+    return same
+
+
 def has_copy(queries: list[int | str], keys: list[int | str]) -> Tensor:
     """Which queries have an earlier copy of their token."""
     shift = len(keys) - len(queries)
@@ -57,12 +72,14 @@ def has_copy(queries: list[int | str], keys: list[int | str]) -> Tensor:
 
 
 def pairs(queries: list[int | str], keys: list[int | str]) -> list[tuple[Tensor, Tensor]]:
-    """For every token that is among the queries and more than once among all: its queries and its keys."""
+    """For every token that is among the queries and earlier among the keys: its queries and its keys."""
+    shift = len(keys) - len(queries)
     where: dict[int | str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for side, tokens in enumerate((queries, keys)):
         for position, token in enumerate(tokens):
             where[token][side].append(position)
-    return [(torch.tensor(rows), torch.tensor(columns)) for rows, columns in where.values() if rows and columns]
+    found = [(rows, columns) for rows, columns in where.values() if rows and columns and columns[0] < rows[-1] + shift]
+    return [(torch.tensor(rows), torch.tensor(columns)) for rows, columns in found]
 
 
 def identities(axis: Axis) -> list[int | str]:
