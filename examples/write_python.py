@@ -156,7 +156,7 @@ def main(steps: int = 1000, to: str = "python", modules: int | None = None) -> d
     begun, folder = time.perf_counter(), Path(to)
     known, unseen = sources(modules)
     tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(known, vocab_size=VOCABULARY, special_tokens=["<|end|>"])
+    tokenizer.train_from_iterator(known, vocab_size=VOCABULARY, special_tokens=["<|end|>"], show_progress=False)
     training, validation = encoded(tokenizer, known), encoded(tokenizer, unseen)
     rows = validation.unfold(0, LENGTH + 1, LENGTH)
     print(f"{len(known)} modules of {len(training)} tokens to learn from, {len(unseen)} of {len(validation)} held out")
