@@ -22,8 +22,8 @@ INTRODUCTION = """# Benchmarks
 
 This page is written by `python benchmarks/table.py` from the files in `benchmarks/results`; a test compares the two.
 `python benchmarks/NAME.py [--device cuda]` measures again, `headscope bench` where headscope is installed. Rows of one
-case take turns in one process. A ratio is the median, over the rounds, of a row's time over that of the first row: above
-1 the first row is faster. Times of one machine mean nothing on another; ratios mean something within one run.
+case take turns in one process. A ratio is the median, over the rounds, of a row's time over that of the first row:
+above 1 the first row is faster. Times of one machine mean nothing on another; ratios mean something within one run.
 """
 
 

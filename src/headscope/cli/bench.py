@@ -12,6 +12,8 @@ import typer
 from headscope.errors import MissingExtra
 
 HERE = Path(__file__).resolve()
+# Files beside the benchmarks that are none themselves.
+PARTS = ("timing", "memory", "table")
 
 
 def bench(
@@ -25,7 +27,7 @@ def bench(
 
     Rows take turns in one process, so that only ratios within one run mean something.
     """
-    known = {path.stem: path for path in sorted(folder().glob("*.py")) if path.stem not in ("timing", "memory", "table")}
+    known = {path.stem: path for path in sorted(folder().glob("*.py")) if path.stem not in PARTS}
     if not name:
         for stem, path in known.items():
             typer.echo(f"{stem:12} {path.read_text().splitlines()[0].strip(chr(34))}")
