@@ -11,7 +11,7 @@ import pytest
     ("kind", "padding", "layers"), [("llama", "padded", 2), ("bert", "padded", 3), ("bert", "whole", 3)]
 )
 def test_outputs_gradients_and_a_recording(kind, padding, layers):
-    command = [sys.executable, "-W", "ignore", "-m", "tests.hf.compiled_cases", kind, padding]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.hf.compile_one", kind, padding]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == f"{layers} layers"
