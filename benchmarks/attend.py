@@ -214,6 +214,9 @@ def main() -> None:
     for case in cases():
         if given.only in case.name:
             run(case, report, given.device, given.rounds)
+        if not given.only:
+            # A whole run takes a quarter of an hour: what was measured stays, if it is stopped.
+            report.write()
     if given.only in "memory":
         memory(report, given.device)
     if not given.only:

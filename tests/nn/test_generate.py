@@ -52,6 +52,18 @@ def test_greedy_with_an_encoder(translator: Transformer) -> None:
     assert given == [greedy(translator, [0], [1, 2, 3, 4, 5], 11), greedy(translator, [0], [6, 5, 4], 11)]
 
 
+def test_a_source_of_vectors_is_read_as_it_is(translator: Transformer) -> None:
+    """Frames of sound or patches of a picture: the model has an embedding for what it writes only."""
+    source = torch.tensor([[1, 2, 3, 4, 5]])
+    parts = {"encoder": translator.encoder, "target": translator.target, "output": translator.output}
+    hears = Transformer(translator.decoder, **parts)
+    translator.source.eval()
+    vectors = translator.source(source)
+    for beams in (1, 3):
+        expected = generate(translator, [[0]], source, max_new=6, beams=beams)
+        assert generate(hears, [[0]], vectors, max_new=6, beams=beams) == expected
+
+
 def test_stop_tokens_end_each_sequence_on_its_own(writer: Transformer) -> None:
     prompts = torch.tensor([[1, 2, 3], [4, 5, 6]])
     free = generate(writer, prompts, max_new=15)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from headscope.attention.mask import Mask
@@ -40,7 +40,7 @@ class Started:
 def generate(
     model: Transformer,
     prompts: Prompts,
-    source: Int[Tensor, "b k"] | None = None,
+    source: Shaped[Tensor, "b k *m"] | None = None,
     *,
     max_new: int,
     source_mask: Mask | None = None,
@@ -56,7 +56,7 @@ def generate(
 
     Args:
         prompts: ids; as a list they may have different lengths. An encoder-decoder starts from its start token.
-        source: what the encoder reads.
+        source: what the encoder reads: ids, or vectors where the model takes these (frames of sound, patches).
         max_new: at most so many tokens for each prompt.
         source_mask: who may see what of the source, such as `hs.padding(lengths)`.
         temperature, top_k, top_p, seed: as in `Sampler`; the default takes the most likely token.
@@ -113,7 +113,7 @@ def followed(
 def stream(
     model: Transformer,
     prompts: Prompts,
-    source: Int[Tensor, "b k"] | None = None,
+    source: Shaped[Tensor, "b k *m"] | None = None,
     *,
     max_new: int,
     source_mask: Mask | None = None,

@@ -114,7 +114,7 @@ class Transformer(nn.Module):
     def forward(
         self,
         target: Shaped[Tensor, "b n *m"],
-        source: Shaped[Tensor, "b k *m"] | None = None,
+        source: Shaped[Tensor, "b k *s"] | None = None,
         *,
         mask: Mask | None = None,
         source_mask: Mask | None = None,
