@@ -14,6 +14,9 @@ settings.load_profile("house")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+# Programs that tests run in processes of their own; pytest would import them, for the examples in their docstrings.
+collect_ignore_glob = ["*/two_ranks.py", "*/two_processes.py", "*/compile_one.py"]
+
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
