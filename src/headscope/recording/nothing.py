@@ -59,6 +59,6 @@ def reason(model: nn.Module, ran: set[str], seen: dict[str, int], selection: Sel
     return (
         f"{listed} and ran, but computed attention with functions of their own. Headscope hears "
         "scaled_dot_product_attention, multi_head_attention_forward, flex_attention, varlen_attn, flash-attn, "
-        "xformers, hs.attend, and a softmax of a product of queries and keys that is multiplied with values; let the module call "
-        "one of these."
+        "xformers, hs.attend, and a softmax of a product of queries and keys that is multiplied with values; let the "
+        "module call one of these."
     )
