@@ -77,7 +77,7 @@ def test_ctrl_c_ends_with_130(failing):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["view"], r"Missing argument '\{?TEXT\|FILE\|-\}?'. See: headscope view --help"),
+        (["view"], r"Missing argument '\{?TEXT\|FILE\|-\|DIR\}?'. See: headscope view --help"),
         (["view", "x", "--layr", "3"], r"No such option: --layr .*--layer.*See: headscope view --help"),
         (["view", "x", "--layer", "three"], r"Invalid value for '--layer': .*integer.*See: headscope view --help"),
         (["vieww"], r"No such command 'vieww'.*See: headscope --help"),

@@ -60,13 +60,20 @@ def test_the_heads_of_a_text(capsys, tmp_path):
 
 def test_the_heads_of_a_recording(capsys, tmp_path, gpt2):
     import headscope as hs
-    from headscope.cli.view import recorded
+    from headscope.cli.reading import recorded
 
     recording = recorded("a b a b", None, gpt2)
     path = recording.save(tmp_path / "x.headscope")
     assert run(["heads", str(path)]) == 0
     assert table(capsys.readouterr().out).keys() == {(row["layer"], row["head"]) for row in hs.load(path).heads()}
-    refused(capsys, "heads", str(path), "--model", gpt2, match="is a recording, which has its model in it")
+    refused(
+        capsys,
+        "heads",
+        str(path),
+        "--model",
+        gpt2,
+        match="is a recording, which has its model and text in it. Leave out --model",
+    )
 
 
 def test_a_corpus_is_the_mean_over_its_texts(corpus, capsys, gpt2):

@@ -7,7 +7,7 @@ import sys
 import pytest
 import typer
 
-from headscope.cli import view as command
+from headscope.cli import reading as command
 from headscope.cli.app import run
 from headscope.errors import HeadscopeError
 from headscope.hf import models

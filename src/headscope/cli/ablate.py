@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headscope.cli.heads import MODEL
+from headscope.cli.reading import MODEL, quiet
 from headscope.errors import HeadscopeError, LookError
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ def ablate(
     import headscope as hs
     from headscope.cli.progress import busy
     from headscope.cli.source import read_text
-    from headscope.cli.view import quiet
     from headscope.hf import models
     from headscope.hf.text import encode
 

@@ -10,13 +10,16 @@ import typer
 
 from headscope.cli.ablate import ablate
 from headscope.cli.bench import bench
+from headscope.cli.compare import compare
 from headscope.cli.doctor import doctor
+from headscope.cli.explain import explain
 from headscope.cli.finetune import finetune
 from headscope.cli.heads import heads
+from headscope.cli.record import record
 from headscope.cli.view import view
 from headscope.errors import HeadscopeError
 
-COMMANDS = (view, heads, ablate, finetune, bench, doctor)
+COMMANDS = (view, record, compare, heads, ablate, finetune, explain, bench, doctor)
 
 # Exit codes: the input was wrong or something is missing; headscope itself is wrong; the user pressed Ctrl-C.
 WRONG_INPUT, DEFECT, INTERRUPTED = 2, 1, 130

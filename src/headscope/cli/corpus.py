@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headscope.cli.reading import quiet
 from headscope.errors import HeadscopeError, LookError
 
 if TYPE_CHECKING:
@@ -90,7 +91,6 @@ class Progress:
 def accumulate(path: Path, model: str | None) -> Table | None:
     """The table of heads over a corpus; None in all processes of a torchrun but the first."""
     from headscope.cli.progress import busy
-    from headscope.cli.view import quiet
     from headscope.hf import models
     from headscope.look.progress import progress
 

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from headscope.cli.view import quiet
+from headscope.cli.reading import MODEL, quiet
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
     from headscope.train.finetune import Settings
 
 DATA = "A .csv, .jsonl or .parquet file with a text and a label in each row."
-MODEL = "A folder, or a name on the Hugging Face Hub; the packaged all-MiniLM-L6-v2 unless given."
 TASK = "One label for each text, or one tag for each word; by the label column unless given."
 DROPOUT = "While training. With 0 the run is the same on any number of processes."
 

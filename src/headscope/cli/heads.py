@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headscope.cli.reading import MODEL
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
     from headscope.look.table import Table
-
-MODEL = "A folder, or a name on the Hugging Face Hub; the packaged all-MiniLM-L6-v2 unless given."
 
 
 def heads(
@@ -54,17 +53,10 @@ def heads(
 
 def of_input(given: str, model: str | None) -> Table:
     """The heads of one text, or of a recording on disk."""
-    import headscope as hs
     from headscope.cli.progress import busy
-    from headscope.cli.source import read_text
-    from headscope.cli.view import recorded
+    from headscope.cli.reading import read
 
-    if Path(given).is_dir():
-        if model is not None:
-            raise HeadscopeError(f"heads: {given} is a recording, which has its model in it. Leave out --model.")
-        recording = hs.load(given)
-    else:
-        recording = recorded(read_text(given), None, model)
+    recording = read(given, model)[0]
     with busy("looking"):
         return recording.heads()
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headscope.errors import HeadscopeError, MissingExtra
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE_SUFFIXES = (".html", ".htm")
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
@@ -16,34 +21,66 @@ DEFAULT_PAGE = "headscope.html"
 MARK = b'name="generator" content="headscope'
 
 
-def choose(output: str | None) -> Path:
-    """The file to write: what was asked for, or `headscope.html` in the working directory.
+def choose(
+    output: str | None, default: str = DEFAULT_PAGE, suffixes: tuple[str, ...] = (*PAGE_SUFFIXES, *FIGURE_SUFFIXES)
+) -> Path:
+    """The file to write: what was asked for, or a page of a default name in the working directory.
 
     A file that was named is replaced. Without a name only a page that headscope wrote is replaced.
+
+    Args:
+        suffixes: the endings that mean something.
 
     Raises:
         MissingExtra: a figure, and matplotlib is not installed.
         HeadscopeError: the suffix means nothing, the folder cannot be written, or the file is somebody else's.
     """
-    path = Path(DEFAULT_PAGE if output is None else output).expanduser()
-    if path.suffix.lower() not in (*PAGE_SUFFIXES, *FIGURE_SUFFIXES):
+    path = Path(default if output is None else output).expanduser()
+    if path.suffix.lower() not in suffixes:
+        known = ", ".join(suffix for suffix in suffixes if suffix != ".htm")
         raise HeadscopeError(
-            f"-o {output}: {'no' if not path.suffix else 'an unknown'} extension. "
-            f"Give a name that ends with {', '.join((PAGE_SUFFIXES[0], *FIGURE_SUFFIXES))}."
+            f"-o {output}: {'no' if not path.suffix else 'an unknown'} extension. Give a name that ends with {known}."
         )
     if is_figure(path) and importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra(f"-o {output}: figures are drawn with matplotlib: pip install 'headscope[plot]'")
     if path.is_dir():
         raise HeadscopeError(f"-o {path}: this is a folder. Give the name of a file in it.")
-    if not path.parent.is_dir():
-        raise HeadscopeError(f"-o {path}: there is no folder {path.parent}. Make it first, or give another path.")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise HeadscopeError(f"-o {path}: the folder {path.parent.absolute()} cannot be written. Give another path.")
+    check_parent(path)
     if output is None and path.exists() and not ours(path):
         raise HeadscopeError(
             f"{path} exists and was not written by headscope, so it stays. Name the file to write with -o PAGE.html"
         )
     return path
+
+
+def folder(output: str, *, overwrite: bool) -> Path:
+    """The folder of a recording to write.
+
+    Raises:
+        HeadscopeError: it is there already and is not to be replaced, or cannot be written.
+    """
+    path = Path(output).expanduser()
+    check_parent(path)
+    if path.exists() and not overwrite:
+        raise HeadscopeError(f"-o {path}: this exists already. Give another name, or --overwrite.")
+    return path
+
+
+def check_parent(path: Path) -> None:
+    """Raise `HeadscopeError` unless something can be written beside a path."""
+    if not path.parent.is_dir():
+        raise HeadscopeError(f"-o {path}: there is no folder {path.parent}. Make it first, or give another path.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise HeadscopeError(f"-o {path}: the folder {path.parent.absolute()} cannot be written. Give another path.")
+
+
+def save_figure(figure: Figure, target: Path) -> None:
+    """Write a figure in the format that the path asks for, whole or not at all."""
+    from headscope.view.write import write
+
+    content = io.BytesIO()
+    figure.savefig(content, format=target.suffix[1:].lower())
+    write("figure", target, content.getvalue())
 
 
 def ours(path: Path) -> bool:

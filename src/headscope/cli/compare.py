@@ -1,0 +1,40 @@
+"""`headscope compare`: two recordings of one input side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headscope.cli.reading import warn
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="DIR", help="A recording.")],
+    b: Annotated[str, typer.Argument(metavar="DIR", help="Another one, of the same input.")],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The page (.html) to write; compare.html unless given."),
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the result when it is written.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Write a page that shows two recordings of the same input side by side: how much of each head's weight moved.
+
+    The recordings are those of `headscope record`, of `recording.save`, or two looks of a training (`hs.Watch`).
+    """
+    from pathlib import Path
+
+    import headscope as hs
+    from headscope.cli import output as outputs
+    from headscope.cli.progress import busy
+
+    target = outputs.choose(output, "compare.html", outputs.PAGE_SUFFIXES)
+    with busy("reading"):
+        recordings = hs.load(a), hs.load(b)
+    names = Path(a).resolve().stem, Path(b).resolve().stem
+    with busy("writing"):
+        path = hs.compare(*recordings, target, names=names)
+    typer.echo(f"page: {path.absolute()}")
+    if open_page and typer.launch(str(path.absolute())):
+        warn("nothing on this machine opens .html files; the file is written.")

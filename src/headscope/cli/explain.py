@@ -1,0 +1,72 @@
+"""`headscope explain`: what a multi-head layer does, step by step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headscope.errors import HeadscopeError
+
+if TYPE_CHECKING:
+    from headscope.nn.explanation import Explanation
+
+
+def explain(
+    batch: Annotated[int, typer.Option(min=1, help="How many sequences.")] = 30,
+    tokens: Annotated[int, typer.Option(min=1, help="How many tokens each has.")] = 5,
+    input_dim: Annotated[int, typer.Option(min=1, help="Numbers in a token of the input.")] = 1024,
+    embed_dim: Annotated[int, typer.Option(min=1, help="Numbers in a token of the output.")] = 512,
+    heads: Annotated[int, typer.Option(min=1, help="How many heads.")] = 8,
+    kv_heads: Annotated[
+        int | None, typer.Option(min=1, help="How many key/value heads; as many as heads unless given.")
+    ] = None,
+    memory: Annotated[
+        int | None, typer.Option(min=1, metavar="TOKENS", help="Attend to a memory of so many tokens instead.")
+    ] = None,
+    causal: Annotated[bool, typer.Option("--causal", help="Each token sees itself and those before it.")] = False,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write it: .md, or a diagram as .png, .svg or .pdf."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Run a multi-head attention layer one step at a time: each step's formula, shape, parameters, FLOPs and bytes.
+
+    Without options it is the example of the docs: 30 sequences of 5 tokens with 1024 numbers each, 8 heads, to 512.
+    """
+    from headscope.cli import output as outputs
+    from headscope.view.write import write
+
+    if causal and memory is not None:
+        raise HeadscopeError("explain: --causal is about the tokens before one; a memory has none. Leave one out.")
+    target = None if output is None else outputs.choose(output, suffixes=(".md", *outputs.FIGURE_SUFFIXES))
+    found = explained(batch, tokens, input_dim, embed_dim, heads, kv_heads, memory, causal)
+    typer.echo(str(found))
+    if target is not None:
+        if outputs.is_figure(target):
+            outputs.save_figure(found.figure(), target)
+        else:
+            write("explain", target, found.markdown().encode())
+        typer.echo(f"\nwritten: {target.absolute()}")
+
+
+def explained(
+    batch: int,
+    tokens: int,
+    input_dim: int,
+    embed_dim: int,
+    heads: int,
+    kv_heads: int | None,
+    memory: int | None,
+    causal: bool,
+) -> Explanation:
+    """The steps of a layer with random weights on a random input."""
+    import torch
+
+    import headscope as hs
+
+    layer = hs.nn.MultiheadAttention(embed_dim, heads, input_dim=input_dim, num_kv_heads=kv_heads)
+    x = torch.randn(batch, tokens, input_dim)
+    other = None if memory is None else torch.randn(batch, memory, input_dim)
+    return hs.explain(layer, x, other, mask=hs.causal() if causal else None)

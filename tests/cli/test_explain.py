@@ -1,0 +1,60 @@
+"""`headscope explain`: the steps of a layer of any size."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from headscope.cli.app import run
+
+LEARNER = ["(30, 5, 1024)", "(30, 5, 1536)", "(30, 8, 5, 192)", "(30, 8, 5, 64)", "(30, 8, 5, 5)", "(30, 5, 512)"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_learners_example(capsys):
+    assert run(["explain"]) == 0
+    out = capsys.readouterr().out
+    places = [out.index(shape, out.index("input x")) for shape in LEARNER]
+    assert places == sorted(places)
+
+
+def test_other_sizes_and_a_file(capsys):
+    sizes = ["--batch", "2", "--tokens", "7", "--input-dim", "11", "--embed-dim", "12", "--heads", "6"]
+    assert run(["explain", *sizes, "--kv-heads", "3", "--causal", "-o", "steps.md"]) == 0
+    text = Path("steps.md").read_text()
+    for shape in ("(2, 7, 11)", "(2, 3, 7, 2)", "(2, 6, 7, 7)", "(2, 7, 12)"):
+        assert shape in text
+    assert "steps.md" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_memory(capsys):
+    assert run(["explain", "--batch", "2", "--tokens", "7", "--input-dim", "16", "--memory", "13"]) == 0
+    out = capsys.readouterr().out
+    assert "(2, 13, 16)" in out
+    assert "(2, 8, 7, 13)" in out
+
+
+@pytest.mark.parametrize(("ending", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_a_diagram(ending, magic):
+    assert run(["explain", "--batch", "2", "-o", f"steps.{ending}"]) == 0
+    assert Path(f"steps.{ending}").read_bytes().startswith(magic)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["--embed-dim", "10"], "embed_dim=10 is not a multiple of num_heads=8"),
+        (["--heads", "0"], "Invalid value for '--heads'"),
+        (["--causal", "--memory", "3"], "--causal is about the tokens before one; a memory has none"),
+        (["-o", "steps.html"], "an unknown extension. Give a name that ends with .md, .png, .svg, .pdf"),
+    ],
+)
+def test_what_cannot_be_explained(arguments, match, capsys):
+    assert run(["explain", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.search(match, printed.err), printed.err
