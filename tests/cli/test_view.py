@@ -54,6 +54,7 @@ def test_the_walk(here, capsys):
     out = capsys.readouterr().out
     assert 'layer 3 head 1: "it" → "animal" 0.68 (next: "street" 0.05)' in out
     assert "layer 0 head 2 looks at the previous token" in out
+    assert "Layer 3 head 1  queries down" in out  # the head that is shown large
     assert f"page: {here / 'headscope.html'}" in out.replace("\n", "") or str(here / "headscope.html") in out
     assert [path.name for path in here.iterdir()] == ["headscope.html"]
     assert (here / "headscope.html").stat().st_size < 600_000

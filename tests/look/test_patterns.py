@@ -85,6 +85,20 @@ def test_pair_and_its_runner_up():
     assert found.evidence["key label"] == "animal"
 
 
+def test_a_far_pair_comes_before_a_near_one():
+    near, far = (head_of(spread(11, 11, {(8, key): 0.6}), WORDS) for key in (6, 2))
+    found = patterns([(0, 0, near), (0, 1, far)]).of("pair")
+    assert [f.head for f in found] == [1, 0]
+    assert found[0].score / found[1].score == pytest.approx((1 - 1 / 6) / (1 - 1 / 2), abs=1e-3)
+
+
+def test_between_two_texts_there_is_no_distance():
+    other = hs.Axis.tokens([f"w{i}" for i in range(11)])
+    near, far = (head_of(spread(11, 11, {(8, key): 0.6}), WORDS, other) for key in (6, 2))
+    scores = [f.score for f in patterns([(0, 0, near), (0, 1, far)]).of("pair")]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+
+
 def test_pair_names_the_position_of_a_repeated_label():
     head = head_of(spread(11, 11, {(2, 7): 0.6}), WORDS)
     assert '"animal" → "the" (7) 0.60' in str(patterns([(3, 1, head)]))

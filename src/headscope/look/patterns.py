@@ -95,7 +95,9 @@ def patterns(heads: Iterable[tuple[int, int, Head]]) -> Patterns:
     one word; its runner-up is the next key that could have been told in its place.
 
     A finding's score is its evidence minus the mean of the same measure over the other heads, so what only one head
-    does comes before what they all do. For a single head it is the evidence minus what equal weights would give.
+    does comes before what they all do. For a single head it is the evidence minus what equal weights would give. That
+    of a pair within one text counts `1 - 1/distance`: most of what heads and grammar link is near, so a far link says
+    more.
     Means leave out padding: queries whose own key nobody may see.
 
     Args:
@@ -232,7 +234,15 @@ def pairs(group: list[Evidence]) -> Iterator[Finding]:
         text = f"{quoted(head.queries, pair.query)} → {quoted(head.keys, pair.key)} {pair.weight:.2f}"
         if pair.next_key is not None:
             text += f" (next: {quoted(head.keys, pair.next_key)} {pair.next_weight:.2f})"
-        yield finding(evidence, "pair", text, pair.weight - usual(rivals, evidence), numbers_of(head, pair))
+        score = (pair.weight - usual(rivals, evidence)) * farness(evidence, pair)
+        yield finding(evidence, "pair", text, score, numbers_of(head, pair))
+
+
+def farness(evidence: Evidence, pair: Pair) -> float:
+    """`1 - 1/distance` within one text: how far a link stands above the neighbours; 1 between two texts."""
+    head = evidence.head
+    distance = abs(pair.query + len(head.k) - len(head.q) - pair.key)
+    return 1 - 1 / distance if evidence.same else 1.0
 
 
 def numbers_of(head: Head, pair: Pair) -> Numbers:
