@@ -1,6 +1,6 @@
 """Is `hs.attend` as fast as the fastest peer on every mask and bias, and how much memory does it take?
 
-    python benchmarks/attend.py [--device cuda] [--only window] [--rounds 15] [--quick]
+    python benchmarks/attend.py [--device cuda] [--only window] [--dtype float32] [--rounds 15]
 
 Every case times headscope beside each peer that can do it: torch's SDPA, SDPA with the mask written out, compiled
 FlexAttention, x-transformers' attend and the eager formula. The limits of the machine stand beside them: the rate of a
@@ -116,9 +116,11 @@ def cases() -> Iterator[Case]:
         yield Case(f"{name}, N = 8192", biased, options, plain=True)
 
 
-def run(case: Case, report: Report, device: str, rounds: int) -> None:
-    """Time one case in every dtype, forward and forward + backward."""
+def run(case: Case, report: Report, device: str, rounds: int, only: str = "") -> None:
+    """Time one case in every dtype, or in one of them, forward and forward + backward."""
     for dtype in case.dtypes:
+        if not str(dtype).endswith(only):
+            continue
         inputs = case.inputs(dtype, device)
         name = str(dtype).removeprefix("torch.")
         rows = case.peers(dtype, device)
@@ -204,6 +206,7 @@ def limits(report: Report, device: str, rounds: int) -> None:
 def main() -> None:
     """Run every case and write the report."""
     parser = arguments(__doc__ or "")
+    parser.add_argument("--dtype", default="", help="measure only this one; few processors compute in bfloat16")
     parser.add_argument("--beyond", nargs=2, metavar=("NUMBER", "DTYPE"), help="measure only the memory of one case")
     given = parser.parse_args()
     if given.beyond:
@@ -213,13 +216,13 @@ def main() -> None:
     limits(report, given.device, given.rounds)
     for case in cases():
         if given.only in case.name:
-            run(case, report, given.device, given.rounds)
-        if not given.only:
+            run(case, report, given.device, given.rounds, given.dtype)
+        if not (given.only or given.dtype):
             # A whole run takes a quarter of an hour: what was measured stays, if it is stopped.
             report.write()
     if given.only in "memory":
         memory(report, given.device)
-    if not given.only:
+    if not (given.only or given.dtype):
         print(report.write())
 
 

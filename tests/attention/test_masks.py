@@ -98,6 +98,20 @@ def test_runs_are_made_once_for_a_size():
     assert mask.runs(Q, K + 1).start is not mask.runs(Q, K).start
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_a_mask_does_not_change_with_the_tensor_it_was_made_of(dtype):
+    lengths, allowed = torch.tensor([7, 5], dtype=dtype), torch.ones(Q, Q, dtype=torch.bool)
+    made = [hs.padding(lengths), hs.padding(lengths, lengths), hs.documents(lengths), hs.dense(allowed)]
+    sizes = [(Q, Q), (Q, Q), (12, 12), (Q, Q)]
+    before = [mask.to_dense(*size).clone() for mask, size in zip(made, sizes, strict=True)]
+    lengths[:] = torch.tensor([3, 9])
+    allowed[:, 2:] = False
+    for mask, size, dense in zip(made, sizes, before, strict=True):
+        assert torch.equal(mask.to_dense(*size), dense)
+        mask._cache = None
+        assert torch.equal(mask.runs(*size).block(slice(0, size[0]), 0, size[1]).expand_as(dense), dense)
+
+
 def test_merged_neighbours_become_one_run():
     both = hs.window(2, 0) | hs.window(0, 2)
     assert both.runs(9, 9).start.shape[-1] == 1

@@ -170,7 +170,8 @@ def as_lengths(where: str, name: str, given: Lengths, axes: int = 1) -> Tensor:
         )
     if lengths.numel() and int(lengths.min()) < 0:
         raise MaskError(f"{where}: {name} holds {int(lengths.min())}; lengths are 0 or more.")
-    return lengths.int()
+    # A copy: what a mask says must not change with a tensor that its owner uses again.
+    return lengths.to(torch.int32, copy=True)
 
 
 def within(where: str, name: str, lengths: Tensor, limit: int, things: str) -> None:

@@ -161,7 +161,7 @@ class Given(Mask):
 
 
 def dense(allowed: Bool[Tensor, "*sizes"]) -> Mask:
-    """A boolean mask whose True means that the query may see the key.
+    """A boolean mask whose True means that the query may see the key; as the tensor is now, not as it may become.
 
     Shapes:
         allowed: `(q, k)` or `(b|1, h|1, q|1, k)`, bool.
@@ -183,4 +183,5 @@ def dense(allowed: Bool[Tensor, "*sizes"]) -> Mask:
             f"dense: the mask is {tuple(allowed.shape)}; give (queries, keys) or "
             "(batch, heads, queries, keys), with 1 where all share it."
         )
-    return Dense(allowed if allowed.ndim == 4 else allowed[None, None])
+    # A copy: its runs and tiles are kept from call to call, and the tensor's owner may write to it in between.
+    return Dense((allowed if allowed.ndim == 4 else allowed[None, None]).clone())
