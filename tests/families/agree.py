@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -42,12 +43,14 @@ def agree(kind: str) -> Agreement:
             note = f"{type(error).__name__}: {error}".splitlines()[0][:100]
     if pair is None:
         return Agreement(note=note)
-    outputs = gradients = 0.0
+    outputs, gradients = [], []
     for given in padded(inputs):
         (eager, steep), (ours, mine) = (passed(model, given) for model in pair)
-        outputs = max(outputs, relative(eager, ours))
-        gradients = max(gradients, *(relative(a, b, steep) for a, b in zip(steep, mine, strict=True)))
-    return Agreement(outputs, gradients, *generated(pair, inputs))
+        if not eager.isfinite().all():
+            return Agreement(note="eager itself gives nan")
+        outputs.append(relative(eager, ours))
+        gradients += [relative(a, b, steep) for a, b in zip(steep, mine, strict=True)]
+    return Agreement(largest(outputs), largest(gradients), *generated(pair, inputs))
 
 
 def built(kind: str, *, base: bool) -> tuple[list[Any], dict[str, Tensor]]:
@@ -70,7 +73,12 @@ def padded(inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     """The batch padded on the right, and the same padded on the left; as it is where there is no padding."""
     if "attention_mask" not in inputs or "input_ids" not in inputs:
         return [inputs]
-    flipped = {name: inputs[name].flip(1) for name in ("attention_mask", "input_ids")}
+    shape = inputs["input_ids"].shape
+    flipped = {
+        name: x.flip(1)
+        for name, x in inputs.items()
+        if getattr(x, "shape", None) == shape and not name.startswith("decoder")
+    }
     return [inputs, inputs | flipped]
 
 
@@ -78,7 +86,7 @@ def passed(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]
     """The output at every position that is no padding, and the gradients of all parameters."""
     model.zero_grad()
     torch.manual_seed(0)
-    output = model(**inputs, **({"use_cache": False} if "use_cache" in tiny.arguments(model) else {}))
+    output = model(**inputs | ({"use_cache": False} if "use_cache" in tiny.arguments(model) else {}))
     leaves = [x for x in tree_leaves(tuple(output.values())) if isinstance(x, Tensor) and x.is_floating_point()]
     real = inputs.get("attention_mask")
     # A pooled output may come from a position that is padding: what is there for every position says more.
@@ -97,6 +105,11 @@ def relative(a: Tensor, b: Tensor, against: list[Tensor] | None = None) -> float
         return float("inf")
     size = max((float(x.abs().max()) for x in against or [a] if x.numel()), default=0.0)
     return float((a - b).abs().max()) / (size + 1e-12) if a.numel() else 0.0
+
+
+def largest(differences: list[float]) -> float:
+    """The largest difference; one that is no number is larger than any."""
+    return max((float("inf") if math.isnan(x) else x for x in differences), default=0.0)
 
 
 def generated(pair: list[Any], inputs: dict[str, Tensor]) -> tuple[bool | None, str]:
