@@ -51,7 +51,7 @@ def examine(kind: str) -> Seen:
     try:
         model, inputs = tiny.build(kind, "sdpa")
     except tiny.NoInput as error:
-        return Seen(kind, "no input", note=short(error.__cause__.exceptions[-1]))
+        return Seen(kind, "no input", note=short(tiny.reason(error)))
     except ImportError as error:
         return Seen(kind, "no library", note=" ".join(re.findall(r"requires the (\S+) library", str(error))))
     except Exception as error:  # noqa: BLE001 - a library of many models says many things

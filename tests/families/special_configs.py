@@ -102,6 +102,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "moonshine": {"encoder_num_key_value_heads": HEADS, "decoder_num_key_value_heads": HEADS},
     "moonshine_streaming": {"num_key_value_heads": HEADS},
     "muse_spark_audio": {"hidden_sizes": (WIDTH, WIDTH), "patch_sizes": (16, 10), "depths": (1, 1)},
+    "musicgen": {"decoder.vocab_size": 32},
+    "musicgen_melody": {"decoder.vocab_size": 32},
     "nemotron_h": {"n_groups": 1},
     "neomme": {"head_dim": 16},
     "paddleocr_vl_text": {"rope_parameters": PLAIN | {"mrope_section": [2, 1, 1]}},

@@ -19,6 +19,13 @@ class NoInput(RuntimeError):
     """A model was built, and runs on none of the inputs that are made for it."""
 
 
+def reason(error: BaseException) -> BaseException:
+    """What a model said to the last input that was tried, where none fits; else the error itself."""
+    while isinstance(error, NoInput) and isinstance(error.__cause__, ExceptionGroup):
+        error = error.__cause__.exceptions[-1]
+    return error
+
+
 def architectures() -> list[str]:
     """Every model type that transformers can build a base model of."""
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES

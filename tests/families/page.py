@@ -1,0 +1,97 @@
+"""The page of the guide: every architecture, and what was seen of it."""
+
+from __future__ import annotations
+
+import textwrap
+
+import torch
+import transformers
+
+from tests.families.examine import ABLE, Seen
+
+WORDS = {
+    "recorded": "recorded",
+    "missed": "attention that was not heard",
+    "failed": "recording or looking failed",
+    "no input": "built, but no input was found that they run on",
+    "no attention": "no attention in them",
+    "no sdpa": "no scaled dot-product attention in transformers",
+    "no library": "need a library that is not installed",
+    "not built": "cannot be built from their configuration alone",
+}
+
+INTRODUCTION = """# Families
+
+Every architecture in transformers {transformers}, as a tiny random model that is built from its configuration alone and
+runs on inputs that are made for it, on torch {torch}. `python -m tests.families` writes this page; what some
+architectures need beyond rules stands in [special_configs.py](../tests/families/special_configs.py) and
+[special_inputs.py](../tests/families/special_inputs.py).
+
+Of {all} architectures, {able} can be built, support sdpa and have attention.
+**{recorded} of them ({share:.1%}) are recorded.** {pictures} were given pictures or films,
+{sound} sound and {text} text; {generate} generate text.
+"""
+
+COLUMNS = """
+## Recorded
+
+The model on sdpa:
+
+- **input**: what it was given; **calls**, **heads**: the attention calls and the heads seen in one forward pass.
+- **bits**: whether the outputs are the same bits with and without recording.
+- **weights**: the largest difference from the weights of the model on eager.
+
+The same model on `attn_implementation="headscope"` against eager, with its language head where it has one, on batches
+padded on the right and on the left:
+
+- **outputs**, **gradients**: the largest relative difference of the outputs, and of the gradients of all parameters.
+- **20 tokens**: whether 20 greedily generated tokens are the same; – where the model does not generate.
+
+| architecture | input | calls | heads | bits | weights | outputs | gradients | 20 tokens | |
+|---|---|---:|---:|---|---:|---:|---:|---|---|"""
+
+
+def number(value: float | None) -> str:
+    """A difference, short."""
+    return "–" if value is None else "0" if value == 0 else f"{value:.0e}"
+
+
+def line(one: Seen) -> str:
+    """One recorded architecture."""
+    tokens = {True: "same", False: "differ", None: "–"}[one.agreed.tokens]
+    notes = "; ".join(note for note in (one.note, one.agreed.note) if note)
+    return (
+        f"| {one.kind} | {one.given} | {one.layers} | {one.heads} | {'same' if one.same else 'differ'} | "
+        f"{number(one.eager)} | {number(one.agreed.outputs)} | {number(one.agreed.gradients)} | {tokens} | {notes} |"
+    )
+
+
+def table(seen: list[Seen]) -> str:
+    """The page of the guide."""
+    by = {status: [one for one in seen if one.status == status] for status in WORDS}
+    recorded, able = by["recorded"], [one for one in seen if one.status in ABLE]
+    page = INTRODUCTION.format(
+        transformers=transformers.__version__,
+        torch=torch.__version__.partition("+")[0],
+        all=len(seen),
+        able=len(able),
+        recorded=len(recorded),
+        share=len(recorded) / max(len(able), 1),
+        generate=sum(one.agreed.tokens is not None for one in recorded),
+        **{word: sum(word in one.given for one in recorded) for word in ("text", "pictures", "sound")},
+    )
+    lines = [page, *(f"- {WORDS[status]}: {len(by[status])}" for status in WORDS if by[status])]
+    lines += [COLUMNS, *map(line, recorded)]
+    for status in ("missed", "failed", "no input", "not built", "no library"):
+        if by[status]:
+            lines += ["", f"## {WORDS[status].capitalize()}", "", "| architecture | |", "|---|---|"]
+            lines += [f"| {one.kind} | {one.note} |" for one in by[status]]
+    for status in ("no attention", "no sdpa"):
+        if by[status]:
+            lines += [
+                "",
+                f"## {WORDS[status].capitalize()}",
+                "",
+                *textwrap.wrap(", ".join(one.kind for one in by[status]), 120),
+            ]
+    return "\n".join(lines) + "\n"
