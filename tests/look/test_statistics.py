@@ -90,6 +90,24 @@ def test_maps_and_everything_together(block, call):
     same(seen.lse, lse)
 
 
+def test_what_may_not_be_seen_has_a_weight_of_exactly_zero():
+    q, k = inputs()
+    mask = hs.causal() & hs.padding([0, 31])
+    hidden = ~mask.to_dense(Q, K).expand(*q.shape[:2], Q, K)
+    found = hs.look.top(q, k, K, mask=mask)
+    assert (found.weights[hidden.gather(3, found.keys)] == 0).all()
+    assert (hs.look.heatmap(q, k, 64, "max", mask=mask)[hidden] == 0).all()
+    assert (hs.look.heatmap(q, k, 64, mask=mask)[hidden] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_exponentials_of_the_lowest_scores(dtype):
+    scores = torch.tensor([0.0, -1.0, 9.0, -80.0, -200.0, tiles.LOW], dtype=dtype)
+    found = tiles.exponentials(scores, torch.empty_like(scores), quick=False)
+    torch.testing.assert_close(found, scores.exp(), rtol=1e-5, atol=0.0)
+    assert found[-1] == 0
+
+
 def test_heatmap_has_at_most_the_cells_that_were_asked_for():
     q, k = inputs()
     weights = full(q, k)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -19,6 +20,8 @@ from headscope.look.stream import Ask, Seen, stream
 
 # The largest distance of an offset that is measured.
 FAR = 16
+# Pairs of tokens that are kept of one head.
+PAIRS = 2
 # Weights that are looked at together.
 BLOCK = 2**20
 
@@ -48,7 +51,7 @@ class Evidence:
         stability: `Σ_j m_j² / mean_i Σ_j p_ij²` with m the mean row: 1 when all rows are the same.
         duplicate, induction: the mean weight on earlier copies of the own token, and on what came after them.
         copies: how many queries have an earlier copy of their token.
-        pairs: for each query of content its heaviest keys of content, heaviest query first.
+        pairs: the queries of content with the heaviest keys of content, heaviest first.
     """
 
     layer: int
@@ -127,7 +130,7 @@ def repeats(found: Evidence, head: Head, rows: Tensor) -> None:
 
 
 def heaviest_pairs(head: Head, same: bool, rows: Tensor) -> list[Pair]:
-    """For each query of content its two heaviest keys of content, neither neighbours nor of one word with it."""
+    """The heaviest pairs of content that are neither neighbours nor of one word, each with its runner-up."""
     content, asking = content_of(head.keys), content_of(head.queries) & rows
     word_q, word_k = words(head.queries), words(head.keys)
     best, where = torch.zeros(len(head.q), 2), torch.zeros(len(head.q), 2, dtype=torch.int64)
@@ -143,9 +146,9 @@ def heaviest_pairs(head: Head, same: bool, rows: Tensor) -> list[Pair]:
 
 
 def as_pairs(best: Tensor, where: Tensor) -> list[Pair]:
-    """The two heaviest keys of every query, as pairs in falling order of weight."""
+    """The heaviest of the two heaviest keys of every query, as pairs in falling order of weight."""
     found = []
-    for query in best[:, 0].argsort(descending=True, stable=True).tolist():
+    for query in best[:, 0].argsort(descending=True, stable=True)[:PAIRS].tolist():
         weight, second = best[query].tolist()
         if weight <= 0.0:
             break
@@ -154,12 +157,14 @@ def as_pairs(best: Tensor, where: Tensor) -> list[Pair]:
     return found
 
 
+@functools.lru_cache(64)  # all heads of a layer, and mostly of a model, have the same axes
 def content_of(axis: Axis) -> Bool[Tensor, " n"]:
     """The positions that are content: not special, and for tokens with a letter or a digit in them."""
     spoken = [axis.kind != "tokens" or any(letter.isalnum() for letter in label) for label in axis.labels]
     return torch.tensor(spoken, dtype=torch.bool) & ~torch.tensor(axis.special, dtype=torch.bool)
 
 
+@functools.lru_cache(64)
 def words(axis: Axis) -> Int64[Tensor, " n"]:
     """A number for the word of every position: tokens that touch in the text, or continue with ##, are one word."""
     numbers, number = [], -1

@@ -23,8 +23,8 @@ COPY, COPIES = 0.3, 3
 BROAD = 0.95
 # Stability of the rows from which their columns are told, and the mean weight that the heaviest column must have.
 STABLE, COLUMN = 0.8, 0.3
-# Weight from which a single pair of tokens is told, and how many pairs are told of one head.
-PAIR, PAIRS = 0.3, 2
+# Weight from which a single pair of tokens is told.
+PAIR = 0.3
 
 Numbers = Mapping[str, float | int | str]
 
@@ -219,7 +219,7 @@ def columns(evidence: Evidence, others: list[Evidence]) -> Iterator[Finding]:
 
 def pairs(group: list[Evidence]) -> Iterator[Finding]:
     """The heaviest pairs of content of heads that can be compared."""
-    told = [(evidence, pair) for evidence in group for pair in evidence.pairs[:PAIRS] if pair.weight >= PAIR]
+    told = [(evidence, pair) for evidence in group for pair in evidence.pairs if pair.weight >= PAIR]
     if not told:
         return
     # Each head is asked once for all the pairs, or a model of many heads would be asked heads x heads times.

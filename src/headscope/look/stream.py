@@ -11,10 +11,12 @@ from torch import Tensor
 from headscope.attention.request import Request
 from headscope.look.largest import Candidates
 from headscope.look.progress import progress
-from headscope.look.tiles import LOW, Tile, walk, wide
+from headscope.look.tiles import LOW, Tile, exponentials, walk, wide
 
 # The width of the pools of keys from which the top keys are found, when no map asks for another.
 POOL = 32
+# Cells of fewer queries than this are added up query by query: their products of matrices would be too many.
+LOW_CELL = 8
 # While every row's largest score stays within this, exp needs no shift: nothing overflows or vanishes, and the entropy,
 # a difference of numbers of this size, keeps its digits.
 SAFE = 10.0
@@ -102,7 +104,6 @@ class Pass:
         names = ["shift", "total", *(name for name in ("entropy", "concentration", "peak") if getattr(ask, name))]
         self.sums = {name: like.new_zeros(self.n, queries) for name in names}
         self.sums["below"] = self.sums["total"] if self.sinks is None else self.sinks.exp().repeat(1, queries)
-        self.lse_dtype, self.added = like.dtype, dict[tuple[int, int], Tensor]()
         self.parts: tuple[slice, dict[str, tuple[Tensor, ...]]] | None = None
         wide_keys, count = pools * self.unit, 0 if ask.mix is None else len(ask.mix)
         self.received = like.new_zeros(self.n, wide_keys, dtype=torch.float64) if ask.received else None
@@ -133,7 +134,8 @@ class Pass:
             scores.sub_(shift[..., None])
         if self.top is not None:
             self.top.take(tile, pooled)
-        exps = torch.exp(scores, out=tile.spare)
+        quick = safe and not tile.hides
+        exps = exponentials(scores, tile.spare, quick=quick)
         below = torch.sum(exps, 2, out=part["total"])
         if self.sinks is not None:
             below = torch.add(below, torch.exp(self.sinks[tile.items] - part["shift"]), out=part["below"])
@@ -143,7 +145,7 @@ class Pass:
         if self.received is not None or self.mean_map is not None or self.mixed is not None:
             self.columns(tile, exps, factor)
         if self.max_map is not None:
-            self.maxima(tile, pooled, factor)
+            self.maxima(tile, exponentials(pooled, torch.empty_like(pooled), quick=quick).mul_(factor[..., None]))
         # The moments come last, since they write over the block.
         if "concentration" in part:
             torch.linalg.vector_norm(exps, dim=2, out=part["concentration"])
@@ -162,39 +164,43 @@ class Pass:
         rows = torch.arange(tile.rows.start, tile.rows.stop, device=tile.scores.device)
         return rows // height - first, first, (tile.rows.stop - 1) // height + 1
 
-    def adding(self, tile: Tile) -> Tensor:
-        """Which queries of a block are added up: one row of ones for each cell of the map, and one for received."""
-        key = (tile.rows.start % self.ask.cells[0], tile.rows.stop - tile.rows.start)
-        if key not in self.added:
-            device = tile.scores.device
-            cells = self.cells(tile)[0]
-            count = int(cells[-1]) + 1 if self.mean_map is not None else 0
-            kept = cells == torch.arange(count, device=device)[:, None]
-            every = torch.ones(int(self.received is not None), key[1], dtype=torch.bool, device=device)
-            self.added[key] = torch.cat([kept, every]).to(self.lse_dtype)
-        return self.added[key]
+    def added(self, tile: Tile, exps: Tensor, factor: Tensor) -> Tensor:
+        """The weights added up over the queries of each cell that a block has a part of, `(n, cells, width)`."""
+        n, rows, width = exps.shape
+        height = self.ask.cells[0] if self.mean_map is not None else rows
+        if rows % height or (self.mean_map is not None and tile.rows.start % height):
+            cells, first, last = self.cells(tile)
+            kept = cells == torch.arange(last - first, device=exps.device)[:, None]
+            return torch.bmm(kept.to(factor) * factor[:, None, :], exps)
+        if height >= LOW_CELL:
+            # A product of one row for each cell reads every number once, and that is all it takes.
+            return torch.bmm(factor.view(-1, 1, height), exps.view(-1, height, width)).view(n, -1, width)
+        parts, factors = exps.view(n, -1, height, width), factor.view(n, -1, height, 1)
+        sums = parts[:, :, 0] * factors[:, :, 0]
+        for row in range(1, height):
+            sums.addcmul_(parts[:, :, row], factors[:, :, row])
+        return sums
 
     def columns(self, tile: Tile, exps: Tensor, factor: Tensor) -> None:
-        """Sums over the queries: per cell for the map, over all for received; one product of matrices for all."""
+        """Sums over the queries: per cell for the map, over all of these for received."""
         n, _, width = exps.shape
         columns = slice(tile.first, tile.first + width)
         if self.received is not None or self.mean_map is not None:
-            sums = torch.bmm(self.adding(tile) * factor[:, None, :], exps)
+            sums = self.added(tile, exps, factor)
             if self.received is not None:
-                self.received[tile.items, columns] += sums[:, -1]
+                self.received[tile.items, columns] += sums.sum(1)
             if self.mean_map is not None:
-                first, last = tile.rows.start // self.ask.cells[0], (tile.rows.stop - 1) // self.ask.cells[0] + 1
+                first = tile.rows.start // self.ask.cells[0]
                 pools = slice(columns.start // self.unit, columns.stop // self.unit)
-                target = self.mean_map[tile.items, first:last, pools]
-                target += sums[:, : last - first].view(n, last - first, -1, self.unit).sum(3)
+                target = self.mean_map[tile.items, first : first + sums.shape[1], pools]
+                target += sums.view(n, sums.shape[1], -1, self.unit).sum(3)
         if self.mixed is not None and self.ask.mix is not None:
             mix = self.ask.mix[:, tile.rows].to(exps) * factor[:, None, :]
             self.mixed[tile.items, :, columns] += torch.bmm(mix, exps)
 
-    def maxima(self, tile: Tile, pooled: Tensor, factor: Tensor) -> None:
-        """The largest weight of every cell: exp grows with its argument, so pools of scores become pools of weights."""
+    def maxima(self, tile: Tile, weights: Tensor) -> None:
+        """The largest weight of every cell, from those of pools: exp grows with its argument, so they were scores."""
         assert self.max_map is not None
-        weights = torch.exp(pooled).mul_(factor[..., None])
         n, rows, pools = weights.shape
         height, left = self.ask.cells[0], tile.first // self.unit
         first, last = tile.rows.start // height, (tile.rows.stop - 1) // height + 1
@@ -225,7 +231,10 @@ class Pass:
             seen.mixed = self.shaped(self.mixed[..., : self.keys].to(log.dtype))
         if self.top is not None:
             self.top.settle()
-            seen.top_weights = self.shaped(self.top.scores.exp() * factor[..., None])
+            scores = self.top.scores
+            seen.top_weights = self.shaped(
+                exponentials(scores, torch.empty_like(scores), quick=False) * factor[..., None]
+            )
             seen.top_keys = self.shaped(self.top.keys.clamp(max=max(self.keys - 1, 0)))
         if self.mean_map is not None:
             heights, widths = (

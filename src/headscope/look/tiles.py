@@ -24,6 +24,7 @@ LEAST_ROWS = 32
 LOW = -1e30
 # Above this many runs for each query a block is masked by counting openings and closings.
 FEW_RUNS = 4
+LOG2_E = 1.4426950408889634
 
 
 class Tile(NamedTuple):
@@ -36,6 +37,7 @@ class Tile(NamedTuple):
         first: the first key; the last is `first + scores.shape[2] - 1`, and may lie behind the real keys.
         scores: softcap and bias included; `LOW` where a query may not see a key. The buffer is used again.
         spare: a second buffer of the same shape.
+        hides: whether some scores may be `LOW`.
     """
 
     items: slice
@@ -45,6 +47,7 @@ class Tile(NamedTuple):
     first: int
     scores: Float[Tensor, "n rows keys"]
     spare: Float[Tensor, "n rows keys"]
+    hides: bool
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -81,10 +84,11 @@ def walk(request: Request, *, unit: int = 1, height: int = 1) -> Iterator[Tile]:
             if size not in views:
                 views[size] = tuple(part[: n * size[1] * size[2]].view(size) for part in buffers)
             scores, spare = views[size]
+            hides = False
             if last > first:
                 torch.bmm(some, chosen if last - first == padded else chosen[:, :, first:last], out=scores)
-                finish(scores, request, items, rows, first, min(last, keys), limits)
-            yield Tile(items, rows, index, step, first, scores, spare)
+                hides = finish(scores, request, items, rows, first, min(last, keys), limits)
+            yield Tile(items, rows, index, step, first, scores, spare, hides)
 
 
 def block_shape(items: int, queries: int, keys: int, height: int, device: torch.device) -> tuple[int, int]:
@@ -96,19 +100,28 @@ def block_shape(items: int, queries: int, keys: int, height: int, device: torch.
     return max(1, min(items, block // max(1, queries * keys))), step
 
 
+def exponentials(scores: Tensor, out: Tensor, *, quick: bool) -> Tensor:
+    """e to the scores; `quick` where none of them is so low that the result is 0 or denormal.
+
+    On a CPU torch's exp takes a hundred times as long for such a number as for any other, and exp2 does not care.
+    """
+    return torch.exp(scores, out=out) if quick or scores.is_cuda else torch.mul(scores, LOG2_E, out=out).exp2_()
+
+
 def finish(
     scores: Tensor, request: Request, items: slice, rows: slice, first: int, last: int, limits: Limits | None
-) -> None:
-    """Softcap, bias and mask, in place, as `attention/formula.py` says them."""
+) -> bool:
+    """Softcap, bias and mask, in place, as `attention/formula.py` says them; whether some scores may be `LOW` now."""
     if request.softcap is not None:
         scores.div_(request.softcap).tanh_().mul_(request.softcap)
     if request.bias is not None:
         scores[..., : last - first] += bias_block(request, items, rows, first, last).to(scores)
         scores.clamp_(min=LOW)
     if limits is not None:
-        limits.apply(scores, items, rows, first)
-    elif scores.shape[2] > last - first:
+        return limits.apply(scores, items, rows, first) or request.bias is not None
+    if scores.shape[2] > last - first:
         scores[..., last - first :] = LOW
+    return scores.shape[2] > last - first or request.bias is not None
 
 
 def bias_block(request: Request, items: slice, rows: slice, first: int, last: int) -> Tensor:
@@ -152,13 +165,13 @@ class Limits:
             return 0, 0
         return first // unit * unit, min(-(-last // unit) * unit, padded)
 
-    def apply(self, scores: Tensor, items: slice, rows: slice, first: int) -> None:
-        """Fill in `LOW` where a query may not see a key."""
+    def apply(self, scores: Tensor, items: slice, rows: slice, first: int) -> bool:
+        """Fill in `LOW` where a query may not see a key; whether there may be such."""
         start, stop = self.pick(self.start, items, rows), self.pick(self.stop, items, rows)
         width = scores.shape[2]
         if start.shape[-1] > 1:
             scores.masked_fill_(~allowed(start, stop, first, first + width), LOW)
-            return
+            return True
         # One run: between the last start and the first stop every query sees every key, so only the edges are filled.
         low, high = self.pick(self.low, items, rows), self.pick(self.high, items, rows)
         left = min(max(int(low.max()) - first, 0), width)
@@ -166,9 +179,10 @@ class Limits:
         key = torch.arange(first, first + width, device=scores.device, dtype=torch.int32)
         if right < left:
             scores.masked_fill_((key < start) | (key >= stop), LOW)
-            return
+            return True
         scores[..., :left].masked_fill_(key[:left] < start, LOW)
         scores[..., right:].masked_fill_(key[right:] >= stop, LOW)
+        return left > 0 or right < width
 
 
 def allowed(start: Tensor, stop: Tensor, first: int, last: int) -> Bool[Tensor, "n rows keys"]:
