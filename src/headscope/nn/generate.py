@@ -90,7 +90,7 @@ def generate(
         raise ShapeError(
             f"generate: beams={beams} follows the most likely sequences; leave out temperature, top_k and top_p."
         )
-    with evaluating(model), torch.inference_mode():
+    with evaluating(list(model.modules())), torch.inference_mode():
         started = start(model, prompts, source, source_mask, max_new)
         return followed(started, beams, max_new, frozenset(stop), length_penalty)
 
@@ -141,10 +141,10 @@ def steps(started: Started, sampler: Sampler, max_new: int, stop: frozenset[int]
     """The steps of `stream`."""
     model, ids = started.model, started.ids
     done = [False] * len(ids)
-    memory = None
+    memory, modules = None, list(model.modules())
     for turn in range(max_new):
         # Modes are set around each step: between them they are the caller's.
-        with evaluating(model), torch.inference_mode():
+        with evaluating(modules), torch.inference_mode():
             if turn == 0:
                 memory = encode(started)
             seen = None if turn else memory
@@ -196,15 +196,15 @@ def encode(started: Started) -> Tensor | None:
 
 
 class evaluating:  # noqa: N801
-    """A block in which a model is in evaluation mode, and afterwards as it was."""
+    """A block in which the modules of a model are in evaluation mode, and afterwards as they were."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.model = model
+    def __init__(self, modules: Sequence[torch.nn.Module]) -> None:
+        self.modules = modules
 
     def __enter__(self) -> None:
-        self.changed = [module for module in self.model.modules() if module.training]
-        if self.changed:
-            self.model.eval()
+        self.changed = [module for module in self.modules if module.training]
+        for module in self.changed:
+            module.training = False
 
     def __exit__(self, *_: object) -> None:
         for module in self.changed:
