@@ -130,7 +130,7 @@ def generated(pair: list[Any], inputs: dict[str, Tensor]) -> tuple[bool | None, 
     if not all(model.can_generate() for model in pair):
         return None, ""
     given = {name: x for name, x in inputs.items() if not name.startswith("decoder")}
-    same = True
+    note = ""
     for one in padded(given):
         texts = []
         for how, model in zip(HOW, pair, strict=True):
@@ -138,8 +138,15 @@ def generated(pair: list[Any], inputs: dict[str, Tensor]) -> tuple[bool | None, 
                 texts.append(continued(model, one))
             except Exception as error:  # noqa: BLE001
                 return None if how == "eager" else False, f"generates not {Refused(how, error)}"
-        same &= torch.equal(*(getattr(text, "sequences", text) for text in texts))
-    return same, ""
+        eager, ours = (getattr(text, "sequences", text) for text in texts)
+        if torch.equal(eager, ours):
+            continue
+        # What a position of padding sees is no one's promise: eager and sdpa may differ there, and so what follows it.
+        ends = one.get("attention_mask", torch.ones(2, 1))[:, -1].bool()
+        if eager.shape != ours.shape or not torch.equal(eager[ends], ours[ends]):
+            return False, ""
+        note = "tokens after padding differ"
+    return True, note
 
 
 def continued(model: Any, inputs: dict[str, Tensor]) -> Tensor:

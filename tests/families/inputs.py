@@ -64,13 +64,18 @@ def pictures(names: set[str], needed: set[str], config: Any) -> list[Inputs]:
             if "merge_sizes" in needed:
                 flat["merge_sizes"] = torch.tensor([2, 2])
             found.append(flat)
+        patch = find(config, ("patch_size",), PATCH)
+        found.append({grid: torch.tensor([[1, 4, 4], [1, 4, 4]]), pixels: torch.randn(32, planes, patch, patch)})
     if "spatial_shapes" in names:
         dim = planes * find(config, ("patch_size",), PATCH) ** 2
         shapes: Inputs = {"pixel_values": torch.randn(2, 16, dim), "spatial_shapes": torch.tensor([[4, 4], [4, 4]])}
         found.append(shapes | {"pixel_attention_mask": torch.ones(2, 16, dtype=torch.long)})
     if "pixel_values" in names:
         sizes = {"image_sizes": torch.tensor([[side, side]] * 2)} if "image_sizes" in names else {}
-        found.append(sizes | {"pixel_values": torch.randn(2, planes, side, side)})
+        found += [more | {"pixel_values": torch.randn(2, planes, side, side)} for more in (sizes, {})]
+        if "pixel_attention_mask" in names:
+            seen = torch.ones(2, 1, side, side, dtype=torch.bool)
+            found.append({"pixel_values": torch.randn(2, 1, planes, side, side), "pixel_attention_mask": seen})
         films = dict.fromkeys((find(config, ("num_frames", "frames_per_clip"), 4), 2))
         found += [sizes | {"pixel_values": torch.randn(2, film, planes, side, side)} for film in films]
     elif "pixel_values_videos" in names:
@@ -117,8 +122,9 @@ def placed(model: Any, config: Any, kind: str, given: list[Inputs], text: Inputs
 def counted(features: Any, model: Any) -> int:
     """How many vectors of the width of a word are in what a model made of pictures or sounds."""
     width = model.get_input_embeddings().weight.shape[1]
-    pooled = getattr(features, "pooler_output", features)
-    tensors = [x for x in tree_leaves(pooled) if isinstance(x, Tensor) and x.is_floating_point()]
+    handed = [getattr(features, name, None) for name in ("pooler_output", "last_hidden_state")]
+    found = next((x for x in handed if x is not None), features)
+    tensors = [x for x in tree_leaves(found) if isinstance(x, Tensor) and x.is_floating_point()]
     numbers = sum(x.numel() for x in tensors)
     return numbers // width
 

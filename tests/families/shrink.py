@@ -18,7 +18,7 @@ SMALL: dict[str, Any] = {
          "fusion_hidden_size", "projector_out_channels", "text_hidden_size", "moe_hidden_size",
          "image_token_embed_dim", "pred_hidden_size", "descriptor_dim", "keypoint_detector_descriptor_dim",
          "adapter_in_dim", "adapter_out_dim", "adapter_input_size", "unit_embed_dim", "upsample_initial_channel",
-         "hidden_size_global"),
+         "hidden_size_global", "projection_hidden_size"),
         WIDTH),
     **dict.fromkeys(
         ("num_attention_heads", "n_head", "num_heads", "n_heads", "encoder_attention_heads", "decoder_attention_heads",
@@ -57,7 +57,7 @@ SMALL: dict[str, Any] = {
     "frames_per_clip": 4, "hidden_size_per_layer_input": WIDTH // 2, "mamba_n_heads": HEADS, "n_mamba_heads": HEADS,
     "mamba_num_heads": HEADS, "mamba_d_head": 2 * WIDTH // HEADS, "mamba_headdim": 2 * WIDTH // HEADS,
     "mamba_ngroups": 1, "mamba_head_dim": 2 * WIDTH // HEADS, "mamba_d_state": 16, "mamba_dt_rank": 4,
-    "mamba_chunk_size": 16,
+    "mamba_chunk_size": 16, "mm_tokens_per_image": 4,
 }  # fmt: skip
 
 # Entries that are lists of their own kind.
@@ -84,8 +84,9 @@ def shrink(config: Any) -> Any:
                 setattr(config, name, type(value)([SMALL[name]] * len(value)))
             elif isinstance(value, list | tuple) == isinstance(SMALL[name], tuple):
                 setattr(config, name, SMALL[name])
-        elif name.endswith(("_token_id", "_token_index")) and isinstance(value, int) and value >= FIRST_SPECIAL:
-            setattr(config, name, special(name))
+        elif name.endswith(("_token_id", "_token_index")) and isinstance(value, int):
+            if value >= FIRST_SPECIAL or name.startswith(("image", "video", "audio")):
+                setattr(config, name, special(name))
         elif isinstance(value, list) and layers and len(value) == layers and name != "hidden_sizes":
             setattr(config, name, attending(ends(value)))
     for name in ("rope_parameters", "rope_scaling"):

@@ -25,11 +25,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1]},
     "blip-2": {"image_token_index": special("image_token_id"), "num_query_tokens": PLACES},
     "blt": {"encoder_hash_byte_group_vocab": 64, "global_config.encoder_cross_output_size": 2 * WIDTH},
+    "aria": {"projector_patch_to_query_dict": {16: 4}},
     "chameleon": {
+        "image_token_id": special("image_token_id"),
         "vocabulary_map": {
             "<image>": special("image_token_id"),
             **{f"IMGIMG{x}Z": 120 + i for i, x in enumerate("ABCD")},
-        }
+        },
     },
     "chameleon_vqgan": QUANTISED,
     "cohere_compass_text": {"rope_parameters": {"full_attention": PLAIN | {"mrope_section": [2, 1, 1]}}},
@@ -56,12 +58,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "text_config.moe_intermediate_size": WIDTH,
     },
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
+    "efficientloftr": {"hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 8},
     "emu3": {
+        "image_token_id": special("image_token_id"),
         "vocabulary_map": {
             "<image>": special("image_token_id"),
             **{f"<|visual token {i:06d}|>": 120 + i for i in range(4)},
             "<|extra_200|>": 119,
-        }
+        },
     },
     "emu3_vqgan": {"channel_multiplier": (1, 1), "codebook_size": 4},
     "ernie4_5_vl_moe_text": {"rope_parameters": PLAIN | {"mrope_section": [1, 1, 2]}},
@@ -87,6 +91,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "janus_vqgan": {"channel_multiplier": (1, 1), "num_embeddings": 16},
     "kosmos-2": {"latent_query_num": PLACES},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "llama4_vision_model": {
+        "intermediate_size": 4 * WIDTH,
+        "projector_input_dim": WIDTH,
+        "projector_output_dim": WIDTH,
+    },
     "lw_detr": {"projector_scale_factors": (1.0,), "projector_in_channels": [WIDTH], "num_feature_levels": 1},
     "lw_detr_vit": {
         "_out_features": ["stage1", "stage2"],
@@ -97,13 +106,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "mimi": {"upsample_groups": WIDTH},
     "mimi_decoder": {"upsample_groups": WIDTH},
-    "minimax_m3_vl": {"merged_hidden_size": 8 * WIDTH},
+    "minimax_m3_vl": {"merged_hidden_size": 4 * WIDTH},
     "mistral4": {"head_dim": 16},
+    "mllama_vision_model": {"intermediate_layers_indices": [0], "num_global_layers": 1, "vision_output_dim": 2 * WIDTH},
+    "mllama_text_model": {"cross_attention_layers": [1]},
     "moonshine": {"encoder_num_key_value_heads": HEADS, "decoder_num_key_value_heads": HEADS},
     "moonshine_streaming": {"num_key_value_heads": HEADS},
     "muse_spark_audio": {"hidden_sizes": (WIDTH, WIDTH), "patch_sizes": (16, 10), "depths": (1, 1)},
-    "musicgen": {"decoder.vocab_size": 32},
-    "musicgen_melody": {"decoder.vocab_size": 32},
+    "musicgen": {"decoder.vocab_size": 32, "audio_encoder.codebook_dim": WIDTH},
+    "musicgen_melody": {"decoder.vocab_size": 32, "audio_encoder.codebook_dim": WIDTH},
     "nemotron_h": {"n_groups": 1},
     "neomme": {"head_dim": 16},
     "paddleocr_vl_text": {"rope_parameters": PLAIN | {"mrope_section": [2, 1, 1]}},

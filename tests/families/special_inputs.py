@@ -47,6 +47,7 @@ INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     },
     "depth_pro": lambda c: {"pixel_values": torch.randn(2, 3, 4 * IMAGE, 4 * IMAGE)},
     "dia": lambda c: {"input_ids": words(), "decoder_input_ids": torch.randint(0, 90, (2, 5, 3))},
+    "efficientloftr": lambda c: {"pixel_values": torch.randn(2, 2, 3, 3 * IMAGE, 3 * IMAGE)},
     "evolla": lambda c: {
         "input_ids": words(),
         "attention_mask": torch.ones(2, WORDS, dtype=torch.long),
@@ -99,6 +100,13 @@ INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
         "pixel_values": torch.randn(1, 3, PATCH, PATCH * 32),
         "target_sizes": grid()[:, 1:],
     },
+    "mllama": lambda c: {
+        "input_ids": words(),
+        "pixel_values": picture(1, 4),
+        "aspect_ratio_ids": torch.ones(2, 1, dtype=torch.long),
+        "aspect_ratio_mask": torch.ones(2, 1, 4, dtype=torch.long),
+        "cross_attention_mask": torch.ones(2, WORDS, 1, 4, dtype=torch.long),
+    },
     "muse_glimmer_assistant": lambda c: {
         "noise_embeds": torch.randn(2, 5, WIDTH),
         "context_hidden_states": torch.randn(2, 7, 2 * WIDTH),
@@ -128,7 +136,6 @@ INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
         "attention_mask": torch.ones(2, 16 + WORDS, dtype=torch.long),
     },
     "pocket_tts_audio_tokenizer_decoder": lambda c: {"latents": torch.randn(2, c.latent_dim, 9)},
-    "pp_ocrv5_server_rec": lambda c: {"pixel_values": torch.randn(2, 3, 48, 96)},
     "qwen3_asr_encoder": lambda c: {
         "input_features": torch.randn(2, c.num_mel_bins, 200),
         "input_features_mask": torch.ones(2, 200, dtype=torch.long),
@@ -154,4 +161,8 @@ INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "voxtral_realtime": lambda c: {"input_ids": words(10), "input_features": torch.randn(2, 16, 80)},
     "xcodec2": lambda c: {"input_values": torch.randn(2, 1, 3200), "input_features": torch.randn(2, 10, 160)},
 }
+INPUTS |= dict.fromkeys(
+    ("pp_ocrv5_mobile_rec", "pp_ocrv5_server_rec", "pp_ocrv6_small_rec", "pp_ocrv6_tiny_rec"),
+    lambda c: {"pixel_values": torch.randn(2, 3, 48, 96)},
+)
 INPUTS["sam_hq"] = INPUTS["sam3_tracker"] = INPUTS["sam"]

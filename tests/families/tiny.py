@@ -59,7 +59,7 @@ def build_head(kind: str, how: str) -> tuple[Any, dict[str, Any]]:
     import transformers
 
     config = configured(kind)
-    for name in ("CausalLM", "Seq2SeqLM", "SpeechSeq2Seq", "ImageTextToText", "MaskedLM"):
+    for name in ("ImageTextToText", "CausalLM", "Seq2SeqLM", "SpeechSeq2Seq", "MaskedLM"):
         factory = getattr(transformers, f"AutoModelFor{name}")
         if type(config) in factory._model_mapping:
             return made(factory.from_config, kind, how)
