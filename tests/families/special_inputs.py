@@ -163,6 +163,6 @@ INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
 }
 INPUTS |= dict.fromkeys(
     ("pp_ocrv5_mobile_rec", "pp_ocrv5_server_rec", "pp_ocrv6_small_rec", "pp_ocrv6_tiny_rec"),
-    lambda c: {"pixel_values": torch.randn(2, 3, 48, 96)},
+    lambda c: {"pixel_values": torch.randn(2, 3, 96, 96)},
 )
 INPUTS["sam_hq"] = INPUTS["sam3_tracker"] = INPUTS["sam"]
