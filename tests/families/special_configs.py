@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.families.shrink import GROUPS, HEADS, IMAGE, PATCH, VOCABULARY, WIDTH, special
+from tests.families.shrink import GROUPS, HEADS, IMAGE, LAYERS, PATCH, VOCABULARY, WIDTH, special
 
 SEGMENT = {
     "vision_config.output_channels": WIDTH,
@@ -155,6 +155,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "backbone_channel_list": [8 * WIDTH, 4 * WIDTH, 2 * WIDTH, WIDTH],
         "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
     },
+    # Its first and its last block are convolutions.
+    "sam3_lite_text_text_model": {"num_hidden_layers": LAYERS + 1},
     "sam3_vision_model": {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
     "sam3_vit_model": {"window_size": 2, "global_attn_indexes": [1], "pretrain_image_size": IMAGE},
     "sam_hq": SEGMENT | {"mask_decoder_config.vit_dim": WIDTH},
