@@ -44,17 +44,16 @@ def test_a_diagram(ending, magic):
     assert Path(f"steps.{ending}").read_bytes().startswith(magic)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "match"),
-    [
-        (["--embed-dim", "10"], "embed_dim=10 is not a multiple of num_heads=8"),
-        (["--heads", "0"], "Invalid value for '--heads'"),
-        (["--causal", "--memory", "3"], "--causal is about the tokens before one; a memory has none"),
-        (["-o", "steps.html"], "an unknown extension. Give a name that ends with .md, .png, .svg, .pdf"),
-    ],
-)
-def test_what_cannot_be_explained(arguments, match, capsys):
+def refused(capsys, *arguments, match):
+    capsys.readouterr()
     assert run(["explain", *arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert re.search(match, printed.err), printed.err
+
+
+def test_what_cannot_be_explained(capsys):
+    refused(capsys, "--embed-dim", "10", match="embed_dim=10 is not a multiple of num_heads=8")
+    refused(capsys, "--heads", "0", match="Invalid value for '--heads'")
+    refused(capsys, "--causal", "--memory", "3", match="--causal is about the tokens before one; a memory has none")
+    refused(capsys, "-o", "steps.html", match="an unknown extension. Give a name that ends with .md, .png, .svg, .pdf")

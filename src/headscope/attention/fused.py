@@ -47,8 +47,9 @@ def run(request: Request) -> tuple[Tensor, Tensor | None]:
         return (q.sum() + k.sum() + v.sum()) * 0 + q.new_zeros(b, h, queries, size), lse
     if d != size:
         q, k, v = (pad(x, (0, max(d, size) - x.shape[3])) for x in (q, k, v))
-    # Contiguous in the last axis, or SDPA silently takes its unfused path.
-    q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
+    if not q.stride(3) == k.stride(3) == v.stride(3) == 1:
+        # Contiguous in the last axis, or SDPA silently takes its unfused path.
+        q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
     grouped = k.shape[1] != h
     mask, causal = written_out(request)
     if grouped and queries == 1 and (mask is None or mask.shape[1] == 1):
@@ -75,6 +76,8 @@ def run(request: Request) -> tuple[Tensor, Tensor | None]:
 
 def written_out(request: Request) -> tuple[Tensor | None, bool]:
     """The mask and the bias as SDPA takes them: a tensor, or the word "causal"."""
+    if request.mask is None and request.bias is None:
+        return None, False
     queries, keys = request.q.shape[2], request.k.shape[2]
     if request.bias is None and request.is_causal:
         # With one query everything is in its past.

@@ -22,6 +22,8 @@ VARLEN_NAMES = (
     "query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k", "is_causal", "scale", "window_size",
     "enable_gqa", "seqused_k", "block_table",
 )  # fmt: skip
+# What operators are, however they are called; a tuple, since every function that the model calls is asked about.
+OPERATORS = (OperatorBase, OpOverloadPacket)
 HEAD_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "nhead")
 
 
@@ -63,7 +65,7 @@ class Listening(TorchFunctionMode):
             hear(lambda _: calls.attend(*args, **kwargs))
         elif func is F.multi_head_attention_forward:
             return self._mha(func, args, kwargs)
-        elif isinstance(func, OperatorBase | OpOverloadPacket):
+        elif isinstance(func, OPERATORS):
             return self._operator(func, args, kwargs)
         elif not interface.local.frames:
             return self._follow(func, args, kwargs)

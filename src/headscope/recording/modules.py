@@ -47,9 +47,7 @@ class Stack:
         self.ran: set[str] = set()
         self._handles: list[RemovableHandle] = []
         self._thread = threading.get_ident()
-        for name, module in model.named_modules():
-            if carries_nothing(module):
-                continue
+        for name, module in carriers(model):
             path = name.replace("_orig_mod.", "").removesuffix("_orig_mod")
             self._handles.append(module.register_forward_pre_hook(self._enter(path), with_kwargs=True))
             self._handles.append(module.register_forward_hook(self._leave))
@@ -76,10 +74,28 @@ class Stack:
         self.running.clear()
 
 
-def carries_nothing(module: nn.Module) -> bool:
-    """Whether this is one of torch's own leaves (Linear, LayerNorm, …), in which no attention is called."""
-    own = type(module).__module__.startswith("torch.nn.modules")
-    return own and not any(True for _ in module.children())
+def carriers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules in which attention may be called, each once, with their paths.
+
+    As `named_modules` gives them, without torch's own leaves (Linear, LayerNorm, …); that one takes several times as
+    long, and a block begins with this.
+    """
+    found: list[tuple[str, nn.Module]] = []
+    seen: set[nn.Module] = set()
+
+    def walk(name: str, module: nn.Module) -> None:
+        if module in seen:
+            return
+        seen.add(module)
+        inner = module._modules
+        if inner or not type(module).__module__.startswith("torch.nn.modules"):
+            found.append((name, module))
+        for part, child in inner.items():
+            if child is not None:
+                walk(f"{name}.{part}" if name else part, child)
+
+    walk("", model)
+    return found
 
 
 def looks_like_attention(module: nn.Module) -> bool:
