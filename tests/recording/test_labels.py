@@ -141,3 +141,17 @@ class TestRefusals:
     def test_a_tokenizer_that_does_not_fit_the_ids(self):
         with pytest.raises(LookError, match="id 99 was given and the tokenizer has 11 tokens"):
             plain().tokens(ids=[1, 2, 3, 4, 99], tokenizer=Tokenizer())
+
+
+def test_patterns_are_found_once_and_again_when_the_tokens_or_the_layers_change():
+    recording = plain()
+    first = recording.patterns()
+    assert recording.patterns() is first
+    recording.tokens(["a", "b", "c", "d", "e"])
+    second = recording.patterns()
+    assert second is not first
+    assert recording.patterns() is second
+    recording.tokens(["v", "w", "x", "y", "z"], item=1)  # the findings are about the first item
+    assert recording.patterns() is second
+    recording.layers.append(layer("2.attn", "self", 5, 5))
+    assert {finding.layer for finding in recording.patterns()} == {0, 1, 2} != {finding.layer for finding in second}
