@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-from headscope.cli.reading import warn
-
 
 def compare(
     a: Annotated[str, typer.Argument(metavar="DIR", help="A recording.")],
@@ -36,5 +34,5 @@ def compare(
     with busy("writing"):
         path = hs.compare(*recordings, target, names=names)
     typer.echo(f"page: {path.absolute()}")
-    if open_page and typer.launch(str(path.absolute())):
-        warn("nothing on this machine opens .html files; the file is written.")
+    if open_page:
+        outputs.launch(path)

@@ -8,6 +8,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
+from headscope.cli.reading import warn
 from headscope.errors import HeadscopeError, MissingExtra
 
 if TYPE_CHECKING:
@@ -81,6 +84,12 @@ def save_figure(figure: Figure, target: Path) -> None:
     content = io.BytesIO()
     figure.savefig(content, format=target.suffix[1:].lower())
     write("figure", target, content.getvalue())
+
+
+def launch(path: Path) -> None:
+    """Open a file with what this machine opens it with, or say that nothing does."""
+    if typer.launch(str(path.absolute())):
+        warn(f"nothing on this machine opens {path.suffix} files; the file is written.")
 
 
 def ours(path: Path) -> bool:

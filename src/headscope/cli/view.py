@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headscope.cli.progress import busy
-from headscope.cli.reading import MODEL, PAIR, read, warn
+from headscope.cli.reading import MODEL, PAIR, read
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def view(
         write(recording, target, layer, head, title)
     show(recording, layer, head)
     typer.echo(f"\n{'figure' if outputs.is_figure(target) else 'page'}: {target.absolute()}")
-    if open_page and typer.launch(str(target.absolute())):
-        warn(f"nothing on this machine opens {target.suffix} files; the file is written.")
+    if open_page:
+        outputs.launch(target)
 
 
 def write(recording: Recording, target: Path, layer: int | None, head: int | None, title: str) -> None:
