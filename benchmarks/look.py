@@ -19,9 +19,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import headscope as hs
 from headscope.attention.request import Request
-from headscope.look.band import band_sums
-from headscope.look.statistics import cells_for
-from headscope.look.stream import Ask, Seen, stream
+from headscope.look.functions import cells_for
+from headscope.look.kernels.diagonals import band_sums
+from headscope.look.kernels.stream import Ask, Seen, stream
 from memory import peak
 from timing import Report, Work, arguments, compare
 

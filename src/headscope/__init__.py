@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 if _TYPE_CHECKING:
     from headscope import hf, look, nn
     from headscope.attention.api import attend, attend_lse, plan
-    from headscope.attention.band import causal, window
     from headscope.attention.bias import alibi, dense_bias, relative
-    from headscope.attention.convert import from_additive, from_block_mask, from_torch_mha_mask
-    from headscope.attention.formula import scaled_dot_product
-    from headscope.attention.lengths import documents, first, padding, prefix
-    from headscope.attention.mask import Mask, dense
+    from headscope.attention.masks.convert import from_additive, from_block_mask, from_torch_mha_mask
+    from headscope.attention.masks.lengths import documents, first, padding, prefix
+    from headscope.attention.masks.mask import Mask, dense
+    from headscope.attention.masks.window import causal, window
     from headscope.attention.merge import merge
+    from headscope.attention.paths.formula import scaled_dot_product
     from headscope.change.ablate import ablate
     from headscope.change.importance import importance
     from headscope.change.patch import patch
@@ -70,40 +70,40 @@ __all__ = [
 _HOMES = {
     "Axis": "headscope.look.axis",
     "Head": "headscope.look.head",
-    "Mask": "headscope.attention.mask",
+    "Mask": "headscope.attention.masks.mask",
     "Recording": "headscope.recording.recording",
     "Watch": "headscope.train.watch",
     "ablate": "headscope.change.ablate",
     "alibi": "headscope.attention.bias",
     "attend": "headscope.attention.api",
     "attend_lse": "headscope.attention.api",
-    "causal": "headscope.attention.band",
+    "causal": "headscope.attention.masks.window",
     "compare": "headscope.view.compare",
-    "dense": "headscope.attention.mask",
+    "dense": "headscope.attention.masks.mask",
     "dense_bias": "headscope.attention.bias",
-    "documents": "headscope.attention.lengths",
+    "documents": "headscope.attention.masks.lengths",
     "explain": "headscope.nn.explain",
     "figure": "headscope.view.figure",
-    "first": "headscope.attention.lengths",
-    "from_additive": "headscope.attention.convert",
-    "from_block_mask": "headscope.attention.convert",
-    "from_torch_mha_mask": "headscope.attention.convert",
+    "first": "headscope.attention.masks.lengths",
+    "from_additive": "headscope.attention.masks.convert",
+    "from_block_mask": "headscope.attention.masks.convert",
+    "from_torch_mha_mask": "headscope.attention.masks.convert",
     "hf": "headscope.hf",
     "importance": "headscope.change.importance",
     "load": "headscope.recording.recording",
     "look": "headscope.look",
     "merge": "headscope.attention.merge",
     "nn": "headscope.nn",
-    "padding": "headscope.attention.lengths",
+    "padding": "headscope.attention.masks.lengths",
     "page": "headscope.view.page",
     "patch": "headscope.change.patch",
     "plan": "headscope.attention.api",
-    "prefix": "headscope.attention.lengths",
+    "prefix": "headscope.attention.masks.lengths",
     "record": "headscope.recording.session",
     "relative": "headscope.attention.bias",
-    "scaled_dot_product": "headscope.attention.formula",
+    "scaled_dot_product": "headscope.attention.paths.formula",
     "show": "headscope.view.show",
-    "window": "headscope.attention.band",
+    "window": "headscope.attention.masks.window",
 }
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 import headscope as hs
 from headscope.attention.bias import Bias
-from headscope.attention.mask import Mask
+from headscope.attention.masks.mask import Mask
 
 
 def qkv(b=2, h=6, g=3, q=11, k=17, d=5, e=7, dtype=torch.float64, seed=0) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,7 +7,7 @@ import torch
 
 import headscope as hs
 from headscope.attention.bias import Relative
-from headscope.attention.tile_bias import TileBias, bias_values
+from headscope.attention.paths.tiled.tile_bias import TileBias, bias_values
 from headscope.errors import MaskError
 
 Q, K, H = 7, 11, 3

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_block_mask
 
 import headscope as hs
-from headscope.attention.runs import Runs, from_dense
+from headscope.attention.masks.runs import Runs, from_dense
 from headscope.errors import MaskError, ShapeError
 from tests.attention.cases import masks
 
@@ -203,7 +203,7 @@ def test_a_mask_for_other_sizes_is_refused_by_attend():
 
 
 def test_runs_that_are_given_are_for_their_own_sizes():
-    from headscope.attention.mask import Given
+    from headscope.attention.masks.mask import Given
 
     runs = hs.window(1).runs(Q, K)
     given_mask = Given(runs, K)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import headscope as hs
-from headscope.attention import formula, fused, schedule, tile_scored, tiled
+from headscope.attention.paths import formula, fused, tiled
+from headscope.attention.paths.tiled import schedule, scored
 from headscope.attention.request import Request
 from tests.attention.cases import everything, extras, learned, masks, qkv
 
@@ -19,7 +20,7 @@ EXTRAS = list(extras(6, 11, 17))
 def small_blocks(monkeypatch):
     """Blocks of scores so small that even these sizes need many."""
     for name, size in {"ROWS": 8, "KEYS": 5, "BLOCK": 120}.items():
-        monkeypatch.setattr(tile_scored, name, size)
+        monkeypatch.setattr(scored, name, size)
 
 
 @pytest.mark.parametrize("extra", EXTRAS)

@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import headscope as hs
-from headscope.attention import tensors
-from headscope.attention.runs import from_dense
+from headscope.attention.masks import tensors
+from headscope.attention.masks.runs import from_dense
 
 B, H, Q, K = 2, 3, 7, 11
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]

@@ -6,7 +6,7 @@ import io
 import pytest
 import rich.console
 
-from headscope.cli.progress import busy, collecting_later
+from headscope.cli.status import busy, collecting_later
 
 
 def test_nothing_is_said_where_stderr_is_no_terminal(capsys):

@@ -10,7 +10,7 @@ from transformers import masking_utils as theirs
 
 import headscope as hs
 from headscope.errors import BackendRefused, MaskError, MissingExtra
-from headscope.hf.handed import HandedMask
+from headscope.hf.call_arguments import HandedMask
 from headscope.hf.interface import attention, mask
 from tests.recording.tiny import KINDS, build
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import headscope as hs
-from headscope.attention.formula import normalise, scores
+from headscope.attention.paths.formula import normalise, scores
 
 B, H, Q, K, D = 2, 6, 37, 53, 11
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import headscope as hs
-from headscope.look.patterns import patterns
+from headscope.look.findings import patterns
 
 
 def head_of(weights: torch.Tensor, axis: hs.Axis | None = None, keys: hs.Axis | None = None, mask=None) -> hs.Head:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 import headscope as hs
 from headscope.attention.request import Request
 from headscope.errors import LookError
-from headscope.look import tiles
-from headscope.look.stream import Ask, stream
+from headscope.look.kernels import tiles
+from headscope.look.kernels.stream import Ask, stream
 from tests.look.oracle import D, H, K, Q, calls, extras, full, inputs, masks
 
 near = {"rtol": 1e-5, "atol": 2e-6}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import headscope as hs
-from headscope.attention.mask import Mask
+from headscope.attention.masks.mask import Mask
 from headscope.nn import KeyValueCache, MultiheadAttention, Rotary
 from headscope.nn.recipes import gpt2, llama, paper
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import headscope as hs
 from headscope.attention.bias import Bias
-from headscope.attention.mask import Mask
+from headscope.attention.masks.mask import Mask
 from headscope.nn import MultiheadAttention, Rotary
 
 pytest.importorskip("transformers")

@@ -5,8 +5,8 @@ import torch
 
 import headscope as hs
 from headscope.errors import RecordingError
-from headscope.recording import format as form
-from headscope.recording import stored
+from headscope.recording.folder import format as form
+from headscope.recording.folder import reader
 
 
 def body(**changes) -> form.Body:
@@ -34,7 +34,7 @@ def test_a_file_without_a_header(tmp_path):
     layer = form.LayerEntry(name="x", kind="self", tensors={}, sha256="0", scale=1.0, queries=(), keys=())
     (tmp_path / "layer").write_bytes(b"\xff" * 64)
     with pytest.raises(RecordingError, match=r"field header: .* the file is damaged"):
-        stored.check_header(tmp_path / "layer", layer)
+        reader.check_header(tmp_path / "layer", layer)
 
 
 class WritesBehind(torch.nn.Module):

@@ -6,7 +6,7 @@ from torch import nn
 
 import headscope as hs
 from headscope.errors import LookError, ModelError
-from headscope.recording.projection import output_projection
+from headscope.recording.output_projection import output_projection
 from tests.recording.tiny import KINDS, build
 
 

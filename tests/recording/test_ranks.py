@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import headscope as hs
-from headscope.attention.runs import Runs
+from headscope.attention.masks.runs import Runs
 from headscope.errors import RecordingError
-from headscope.recording import format as form
-from headscope.recording import stored
-from headscope.recording.ranks import Rank
+from headscope.recording.folder import format as form
+from headscope.recording.folder import reader
+from headscope.recording.ranks.gather import Part, whole
+from headscope.recording.ranks.share import Rank
 from headscope.recording.recording import Layer, Recording
-from headscope.recording.whole import Part, whole
 from tests.recording.test_store import example, lie, put, same
 
 ROOT = Path(__file__).parents[2]
@@ -167,8 +167,8 @@ class TestFolders:
 
     def test_nothing_is_read_before_somebody_looks(self, tmp_path, monkeypatch):
         read = []
-        digest = stored.digest_of
-        monkeypatch.setattr(stored, "digest_of", lambda file: read.append(file) or digest(file))
+        digest = reader.digest_of
+        monkeypatch.setattr(reader, "digest_of", lambda file: read.append(file) or digest(file))
         folder = saved(tmp_path)
         read.clear()
         recording = hs.load(folder)

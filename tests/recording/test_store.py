@@ -17,9 +17,10 @@ import pytest
 import torch
 
 import headscope as hs
-from headscope.attention.runs import Runs
+from headscope.attention.masks.runs import Runs
 from headscope.errors import NothingRecorded, RecordingError
-from headscope.recording import format as form
+from headscope.recording.folder import format as form
+from headscope.recording.folder import reader, writer
 from headscope.recording.recording import Layer, Recording
 from tests.recording.tiny import build
 
@@ -83,11 +84,10 @@ class TestRoundTrip:
         assert sorted(p.name for p in tmp_path.iterdir()) == ["one.headscope"]
 
     def test_opening_reads_headers_only(self, tmp_path, monkeypatch):
-        from headscope.recording import stored
 
         path = example().save(tmp_path / "one")
         read = []
-        monkeypatch.setattr(stored, "digest_of", lambda file: read.append(file) or "")
+        monkeypatch.setattr(reader, "digest_of", lambda file: read.append(file) or "")
         recording = hs.load(path)
         assert not read
         with pytest.raises(RecordingError, match="sha256"):
@@ -137,12 +137,11 @@ class TestRefusals:
         assert not list(tmp_path.iterdir())
 
     def test_a_full_disk(self, tmp_path, monkeypatch):
-        from headscope.recording import store
 
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(store, "save_file", full)
+        monkeypatch.setattr(writer, "save_file", full)
         with pytest.raises(RecordingError, match=r"No space left on device .*nothing was left behind"):
             example().save(tmp_path / "one")
         assert not list(tmp_path.iterdir())
@@ -259,13 +258,12 @@ class TestLies:
             hs.load(path)
 
     def test_dtypes_that_do_not_belong(self, tmp_path, monkeypatch):
-        from headscope.recording import store
 
         recording = example()
         recording.layers[1].q = recording.layers[1].k = torch.ones(2, 6, 5, 11, dtype=torch.int32)
         with pytest.raises(RecordingError, match="q of layer 'encoder.1.attn' is torch.int32"):
             recording.save(tmp_path / "one")
-        monkeypatch.setattr(store, "INTEGERS", ("start", "stop", "q", "k"))
+        monkeypatch.setattr(writer, "INTEGERS", ("start", "stop", "q", "k"))
         path = Recording([recording.layers[1]]).save(tmp_path / "one")
         monkeypatch.undo()
         with pytest.raises(RecordingError, match="I32 is not a dtype for it"):

@@ -2,7 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from headscope.train.ranks import agreed, is_spread, writes
+from headscope.train.processes import agreed, is_spread, writes
 
 
 def test_a_watch_over_two_processes(tmp_path):

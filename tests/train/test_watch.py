@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import headscope as hs
-from headscope.train.undisturbed import undisturbed
+from headscope.train.eval_mode import undisturbed
 
 
 class Tiny(nn.Module):

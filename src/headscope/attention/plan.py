@@ -8,7 +8,7 @@ from types import ModuleType
 
 import torch
 
-from headscope.attention import flex, formula, fused, tiled
+from headscope.attention.paths import flex, formula, fused, tiled
 from headscope.attention.request import Request
 from headscope.errors import BackendRefused
 

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from headscope.attention.band import Window
 from headscope.attention.bias import Bias
-from headscope.attention.mask import Mask
-from headscope.attention.runs import Runs
+from headscope.attention.masks.mask import Mask
+from headscope.attention.masks.runs import Runs
+from headscope.attention.masks.window import Window
 from headscope.errors import MaskError, ShapeError
 from headscope.shapes import check_qkv
 

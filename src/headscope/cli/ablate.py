@@ -44,8 +44,8 @@ def ablate(
     the text, in nats; needs a model that predicts tokens.
     """
     import headscope as hs
-    from headscope.cli.progress import busy
     from headscope.cli.source import read_text
+    from headscope.cli.status import busy
     from headscope.hf import models
     from headscope.hf.text import encode
 

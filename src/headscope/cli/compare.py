@@ -25,7 +25,7 @@ def compare(
 
     import headscope as hs
     from headscope.cli import output as outputs
-    from headscope.cli.progress import busy
+    from headscope.cli.status import busy
 
     target = outputs.choose(output, "compare.html", outputs.PAGE_SUFFIXES)
     with busy("reading"):

@@ -90,7 +90,7 @@ class Progress:
 
 def accumulate(path: Path, model: str | None) -> Table | None:
     """The table of heads over a corpus; None in all processes of a torchrun but the first."""
-    from headscope.cli.progress import busy
+    from headscope.cli.status import busy
     from headscope.hf import models
     from headscope.look.progress import progress
 
@@ -126,7 +126,7 @@ def totals_of_text(loaded: Loaded, text: str) -> Totals:
     """The sums of every head over one text."""
     import headscope as hs
     from headscope.hf.text import encode, run
-    from headscope.recording.totals import totals_of
+    from headscope.recording.head_table import totals_of
 
     encoded = encode(loaded, text)
     with hs.record(loaded.model, values=False) as recording:

@@ -53,8 +53,8 @@ def heads(
 
 def of_input(given: str, model: str | None) -> Table:
     """The heads of one text, or of a recording on disk."""
-    from headscope.cli.progress import busy
     from headscope.cli.reading import read
+    from headscope.cli.status import busy
 
     recording = read(given, model)[0]
     with busy("looking"):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from headscope.cli.progress import busy, collecting_later
 from headscope.cli.source import read_text
+from headscope.cli.status import busy, collecting_later
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ def record(
     of every head, so it grows with the length of the text, not with its square.
     """
     from headscope.cli import output as outputs
-    from headscope.cli.progress import busy
+    from headscope.cli.status import busy
 
     if is_recording(given):
         raise HeadscopeError(f"record: {given} is a folder. Give a text, a text file, or - for standard input.")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headscope.cli.progress import busy
 from headscope.cli.reading import MODEL, PAIR, read
+from headscope.cli.status import busy
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from headscope.attention.api import attend
-from headscope.attention.band import causal, window
 from headscope.attention.bias import Bias, dense_bias
-from headscope.attention.mask import Given, Mask
-from headscope.attention.runs import Runs, intersect
-from headscope.attention.tensors import Meaning, Reader, runs_of
+from headscope.attention.masks.mask import Given, Mask
+from headscope.attention.masks.runs import Runs, intersect
+from headscope.attention.masks.tensors import Meaning, Reader, runs_of
+from headscope.attention.masks.window import causal, window
 from headscope.errors import BackendRefused, MaskError, MissingExtra
-from headscope.hf.handed import HandedMask
+from headscope.hf.call_arguments import HandedMask
 
 NAME = "headscope"
 Sides = tuple[int | None, int | None]

@@ -3,7 +3,7 @@
 The functions take plain `(b, h, q, d)` tensors; `hs.Head` has the same as methods.
 """
 
-from headscope.look.statistics import (
+from headscope.look.functions import (
     concentration,
     entropy,
     heatmap,

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from headscope.attention.request import Request
 from headscope.look.axis import Axis
-from headscope.look.band import band_sums
 from headscope.look.copies import has_copy, identities
 from headscope.look.head import Head
+from headscope.look.kernels.diagonals import band_sums
+from headscope.look.kernels.stream import Ask, Seen, stream
 from headscope.look.real import real_rows, same_positions
-from headscope.look.stream import Ask, Seen, stream
 
 # The largest distance of an offset that is measured.
 FAR = 16

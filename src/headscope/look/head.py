@@ -12,12 +12,12 @@ from torch import Tensor
 
 from headscope.attention.api import attend, attend_lse
 from headscope.attention.bias import Bias
-from headscope.attention.mask import Mask
+from headscope.attention.masks.mask import Mask
+from headscope.attention.masks.runs import Runs
 from headscope.attention.request import Request
-from headscope.attention.runs import Runs
 from headscope.errors import LookError, ShapeError
 from headscope.look.axis import Axis
-from headscope.look.chosen import chosen
+from headscope.look.kernels.gather import chosen
 from headscope.look.looks import Looks
 from headscope.look.positions import Positions, positions
 from headscope.shapes import shape

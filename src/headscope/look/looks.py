@@ -11,10 +11,10 @@ from torch import Tensor
 
 from headscope.attention.request import Request
 from headscope.errors import LookError
-from headscope.look import copies, norms, statistics
+from headscope.look import copies, functions, norms
 from headscope.look.axis import Axis
+from headscope.look.kernels.stream import Ask, stream
 from headscope.look.positions import Positions, positions
-from headscope.look.stream import Ask, stream
 from headscope.look.top import Top
 
 
@@ -44,18 +44,18 @@ class Looks(ABC):
 
         Source: Clark et al. 2019, "What Does BERT Look At?".
         """
-        return statistics.entropy(*self._wide, **self._options)[0, 0]
+        return functions.entropy(*self._wide, **self._options)[0, 0]
 
     def concentration(self) -> Float[Tensor, " q"]:
         """`Σ_j p_ij²` of every query: 1 when one key has all the weight; its inverse is how many keys it really has."""
-        return statistics.concentration(*self._wide, **self._options)[0, 0]
+        return functions.concentration(*self._wide, **self._options)[0, 0]
 
     def received(self) -> Float[Tensor, " k"]:
         """How much weight every key gets from all queries together: `Σ_i p_ij`.
 
         Source: the column sums behind attention sinks, Xiao et al. 2023.
         """
-        return statistics.received(*self._wide, **self._options)[0, 0]
+        return functions.received(*self._wide, **self._options)[0, 0]
 
     def offsets(self, n: int = 16) -> Float[Tensor, " offsets"]:
         """The mean weight at each offset from the own position, `-n … n`: number `n + δ` is the mean of `p_{i,i+δ}`.
@@ -65,7 +65,7 @@ class Looks(ABC):
 
         Source: Clark et al. 2019; Voita et al. 2019.
         """
-        return statistics.offsets(*self._wide, n, **self._options)[0, 0]
+        return functions.offsets(*self._wide, n, **self._options)[0, 0]
 
     def top(self, n: int) -> Top:
         """The `n` largest weights of every query and their keys.
@@ -73,7 +73,7 @@ class Looks(ABC):
         Raises:
             LookError: n is below 1 or above the number of keys.
         """
-        found = statistics.top(*self._wide, n, **self._options)
+        found = functions.top(*self._wide, n, **self._options)
         return Top(found.weights[0, 0], found.keys[0, 0])
 
     def heatmap(self, size: int = 256, how: str = "mean") -> Float[Tensor, "rows columns"]:
@@ -82,7 +82,7 @@ class Looks(ABC):
         Raises:
             LookError: size is below 1, or how is neither "mean" nor "max".
         """
-        return statistics.heatmap(*self._wide, size, how, **self._options)[0, 0]
+        return functions.heatmap(*self._wide, size, how, **self._options)[0, 0]
 
     def project(self, W: Float[Tensor, "rows e"]) -> Float[Tensor, "q e"]:
         """`P W`: any numbers that belong to the keys, averaged with each query's weights.
@@ -90,7 +90,7 @@ class Looks(ABC):
         Raises:
             LookError: W has not one row for each key.
         """
-        return statistics.project(*self._wide, W, **self._options)[0, 0]
+        return functions.project(*self._wide, W, **self._options)[0, 0]
 
     def special(self) -> Float[Tensor, " q"]:
         """The weight of every query on special keys: [CLS], [SEP], padding, class tokens.

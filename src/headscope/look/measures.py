@@ -8,11 +8,11 @@ from torch import Tensor
 from headscope.attention.request import Request
 from headscope.look import copies
 from headscope.look.axis import Axis
-from headscope.look.band import band_sums
-from headscope.look.chosen import chosen
+from headscope.look.functions import project
+from headscope.look.kernels.diagonals import band_sums
+from headscope.look.kernels.gather import chosen
+from headscope.look.kernels.stream import Ask, stream
 from headscope.look.real import real_rows, same_positions
-from headscope.look.statistics import project
-from headscope.look.stream import Ask, stream
 
 # For each measure what it is the mean of. These are the columns of the table of heads.
 MEASURES = {

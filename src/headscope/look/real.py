@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from headscope.attention.runs import Runs
+from headscope.attention.masks.runs import Runs
 from headscope.look.axis import Axis
 
 

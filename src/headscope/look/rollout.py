@@ -10,8 +10,8 @@ from torch import Tensor
 
 from headscope.attention.request import Request
 from headscope.errors import LookError
+from headscope.look.kernels.stream import Ask, stream
 from headscope.look.positions import Positions, positions
-from headscope.look.stream import Ask, stream
 
 
 def rollout(layers: Sequence[Request], chosen: Positions = None) -> Float[Tensor, "c k"]:

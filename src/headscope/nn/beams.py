@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from headscope.attention.mask import Mask
-from headscope.attention.runs import Runs
+from headscope.attention.masks.mask import Mask
+from headscope.attention.masks.runs import Runs
 from headscope.nn.cache import KeyValueCache
 
 

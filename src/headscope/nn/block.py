@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headscope.attention.bias import Bias
-from headscope.attention.mask import Mask
+from headscope.attention.masks.mask import Mask
 from headscope.errors import ShapeError
 from headscope.nn.cache import KeyValueCache
 from headscope.nn.multihead import MultiheadAttention

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from headscope.attention.band import Window, causal, window
-from headscope.attention.lengths import first
-from headscope.attention.mask import Given, Mask
-from headscope.attention.runs import Runs
+from headscope.attention.masks.lengths import first
+from headscope.attention.masks.mask import Given, Mask
+from headscope.attention.masks.runs import Runs
+from headscope.attention.masks.window import Window, causal, window
 from headscope.errors import ShapeError
 from headscope.nn.slot import Slot
 from headscope.shapes import shape

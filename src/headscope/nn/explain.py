@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from headscope.attention.api import plan
 from headscope.attention.bias import Bias
-from headscope.attention.formula import apply, normalise, scores
-from headscope.attention.mask import Mask
+from headscope.attention.masks.mask import Mask
+from headscope.attention.paths.formula import apply, normalise, scores
 from headscope.errors import ModelError
 from headscope.nn.explain_parts import Calls, affine, made, part_step
 from headscope.nn.explanation import Explanation, Step

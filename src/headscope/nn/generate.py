@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from headscope.attention.mask import Mask
+from headscope.attention.masks.mask import Mask
 from headscope.errors import ShapeError
 from headscope.nn.beams import ForBeams, beam_search
 from headscope.nn.cache import KeyValueCache

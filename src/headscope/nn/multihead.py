@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from headscope.attention.api import attend
 from headscope.attention.bias import Bias
-from headscope.attention.mask import Mask
+from headscope.attention.masks.mask import Mask
 from headscope.errors import ShapeError
-from headscope.nn import convert
+from headscope.nn import from_torch
 from headscope.nn.cache import Cached, KeyValueCache
 from headscope.nn.projection import Projection
 from headscope.nn.rotary import Rotary
@@ -200,7 +200,7 @@ class MultiheadAttention(Cached):
             >>> bool((ours(x) - theirs(x, x, x)[0]).abs().max() < 1e-5)
             True
         """
-        convert.check_multihead(layer)
+        from_torch.check_multihead(layer)
         kv_dim = None if layer.kdim == layer.embed_dim else layer.kdim
         weight = layer.out_proj.weight
         has_bias = layer.in_proj_bias is not None
@@ -222,7 +222,7 @@ class MultiheadAttention(Cached):
         Raises:
             ModelError: an entry is missing, unknown or of another size; this layer keeps its weights.
         """
-        self.load_state_dict(convert.multihead_state(state, self.state_dict(), self.head_dim))
+        self.load_state_dict(from_torch.multihead_state(state, self.state_dict(), self.head_dim))
 
 
 def merge_heads(values: Float[Tensor, "b h q d"]) -> Float[Tensor, "b q _"]:

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from headscope.attention.band import causal
 from headscope.attention.bias import Bias
-from headscope.attention.mask import Mask
+from headscope.attention.masks.mask import Mask
+from headscope.attention.masks.window import causal
 from headscope.errors import ShapeError
-from headscope.nn import convert_transformer
+from headscope.nn import from_torch_transformer
 from headscope.nn.block import DecoderLayer, EncoderLayer
 from headscope.nn.cache import KeyValueCache
 from headscope.nn.embedding import Embedding
@@ -182,6 +182,6 @@ class Transformer(nn.Module):
             >>> bool((ours(y, x) - theirs(x, y, tgt_mask=mask)).abs().max() < 1e-5)
             True
         """
-        encoder = Encoder(*convert_transformer.encoder(model.encoder))
-        decoder = Decoder(*convert_transformer.decoder(model.decoder))
+        encoder = Encoder(*from_torch_transformer.encoder(model.encoder))
+        decoder = Decoder(*from_torch_transformer.decoder(model.decoder))
         return cls(decoder, encoder).train(model.training)

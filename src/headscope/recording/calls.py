@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from headscope.attention.bias import Bias
-from headscope.attention.mask import Mask
-from headscope.attention.runs import Runs, intersect
-from headscope.attention.tensors import Meaning, Reader, causal_from_the_start
+from headscope.attention.masks.mask import Mask
+from headscope.attention.masks.runs import Runs, intersect
+from headscope.attention.masks.tensors import Meaning, Reader, causal_from_the_start
 
 
 @dataclass

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headscope.attention.runs import Runs, from_dense
-from headscope.attention.tensors import Reader, split
+from headscope.attention.masks.runs import Runs, from_dense
+from headscope.attention.masks.tensors import Reader, split
 from headscope.recording.calls import Call, both
 from headscope.recording.interface import from_weights
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from headscope.attention.bias import DenseBias
-from headscope.attention.formula import normalise, scores
-from headscope.attention.mask import Given
-from headscope.attention.runs import Runs
-from headscope.attention.tensors import Reader, runs_of
+from headscope.attention.masks.mask import Given
+from headscope.attention.masks.runs import Runs
+from headscope.attention.masks.tensors import Reader, runs_of
+from headscope.attention.paths.formula import normalise, scores
 from headscope.recording import patches
 from headscope.recording.calls import Call, both
 

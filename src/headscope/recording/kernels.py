@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headscope.attention.runs import Runs
-from headscope.attention.tensors import Reader, causal_from_the_start
+from headscope.attention.masks.runs import Runs
+from headscope.attention.masks.tensors import Reader, causal_from_the_start
 from headscope.recording.calls import Call
 
 # The names under which versions of these libraries know the same argument.

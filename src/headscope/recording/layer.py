@@ -12,9 +12,9 @@ from torch import Tensor
 
 from headscope.attention.api import attend_lse
 from headscope.attention.bias import Bias, DenseBias
-from headscope.attention.mask import Given
+from headscope.attention.masks.mask import Given
+from headscope.attention.masks.runs import Runs
 from headscope.attention.request import Request
-from headscope.attention.runs import Runs
 from headscope.look.axis import Axis
 from headscope.look.head import Head
 

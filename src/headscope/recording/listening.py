@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from headscope.attention.api import attend, attend_lse
-from headscope.attention.tensors import Reader
+from headscope.attention.masks.tensors import Reader
 from headscope.recording import calls, flex, foreign, interface, kernels, patches, softmax, stance
 
 PROJECTIONS = ("_in_projection_packed", "_in_projection")

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from headscope.errors import LookError, RecordingError
 from headscope.look.axis import Axis
+from headscope.look.findings import Patterns, patterns
 from headscope.look.head import Head
-from headscope.look.patterns import Patterns, patterns
 from headscope.look.positions import Positions
 from headscope.look.rollout import rollout
 from headscope.look.table import Table
-from headscope.recording import store, stored
-from headscope.recording.labels import Side, Spans, label
+from headscope.recording.axes.tokens import Side, Spans, label
+from headscope.recording.folder import reader, writer
+from headscope.recording.head_table import totals_of
 from headscope.recording.layer import Layer
-from headscope.recording.projection import output_projection
-from headscope.recording.ranks import Rank
-from headscope.recording.totals import totals_of
-from headscope.recording.whole import Part, gathered, whole
+from headscope.recording.output_projection import output_projection
+from headscope.recording.ranks.gather import Part, gathered, whole
+from headscope.recording.ranks.share import Rank
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -207,7 +207,7 @@ class Recording:
         Raises:
             RecordingError: the folder exists and `overwrite` is False, or it cannot be written.
         """
-        return store.save(self.layers, self.model, Path(path), overwrite=overwrite, rank=self.rank)
+        return writer.save(self.layers, self.model, Path(path), overwrite=overwrite, rank=self.rank)
 
 
 def load(path: str | Path | Sequence[str | Path]) -> Recording:
@@ -223,13 +223,13 @@ def load(path: str | Path | Sequence[str | Path]) -> Recording:
     """
     if not isinstance(path, str | Path):
         return together([Path(one) for one in path], "hs.load")
-    parts = stored.parts_in(Path(path))
-    return together(parts, str(path)) if parts else Recording(*stored.load(Path(path)))
+    parts = reader.parts_in(Path(path))
+    return together(parts, str(path)) if parts else Recording(*reader.load(Path(path)))
 
 
 def together(paths: Sequence[Path], what: str) -> Recording:
     """One recording from the folders of all ranks."""
-    opened = [(path, *stored.load(path)) for path in paths]
+    opened = [(path, *reader.load(path)) for path in paths]
     alone = next((path for path, _, _, rank in opened if rank is None), None)
     if alone is not None or not opened:
         raise RecordingError(

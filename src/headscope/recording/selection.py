@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from headscope.attention.runs import Runs
+from headscope.attention.masks.runs import Runs
 from headscope.errors import LookError, OverBudget
 from headscope.recording.calls import Call
-from headscope.recording.ranks import Share
+from headscope.recording.ranks.share import Share
 
 Kinds = Literal["self", "cross", "encoder", "decoder"]
 Numbers = int | slice | Sequence[int] | None

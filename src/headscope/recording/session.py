@@ -9,20 +9,20 @@ from types import TracebackType
 import torch
 from torch import nn
 
-from headscope.attention.tensors import Reader
+from headscope.attention.masks.tensors import Reader
 from headscope.errors import ModelError
 from headscope.recording import interface, listening, steps
+from headscope.recording.axes.inputs import Inputs
 from headscope.recording.calls import Call
-from headscope.recording.inputs import Inputs
-from headscope.recording.keeping import Keeper
+from headscope.recording.folder.writer import Writer, place_of
+from headscope.recording.kept_copies import Keeper
 from headscope.recording.layer import Layer
 from headscope.recording.modules import Stack, crosses
-from headscope.recording.nothing import explain_nothing
-from headscope.recording.ranks import PartReader, Share, here, own_part
+from headscope.recording.ranks.share import PartReader, Share, here, own_part
 from headscope.recording.recording import Recording, load
 from headscope.recording.selection import Kinds, Names, Numbers, Queries, Selection, amount, place
 from headscope.recording.steps import Steps, joined
-from headscope.recording.store import Writer, place_of
+from headscope.recording.unseen import explain_nothing
 
 
 def record(

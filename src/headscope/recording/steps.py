@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from headscope.attention.runs import Runs
+from headscope.attention.masks.runs import Runs
 from headscope.recording.calls import Call
-from headscope.recording.keeping import Keeper
+from headscope.recording.kept_copies import Keeper
 from headscope.recording.layer import Layer, plain
 
 # A key is recognised by the first numbers of its first head.

@@ -13,7 +13,7 @@ import torch
 from headscope.look.head import Head
 from headscope.look.table import Row
 from headscope.recording.recording import Recording
-from headscope.train.rows import LOSS, PLACE
+from headscope.train.head_rows import LOSS, PLACE
 from headscope.view.colour import table
 from headscope.view.picture import picture, top
 

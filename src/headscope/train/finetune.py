@@ -184,7 +184,7 @@ def trainer_of(
         PrinterCallback,
     )
 
-    from headscope.train.telling import Telling
+    from headscope.train.display import Telling
     from headscope.train.trainer import Finetuner
 
     given = [features(part, trained.base, classes, settings.max_length) for part in (train, held)]

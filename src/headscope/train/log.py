@@ -11,7 +11,7 @@ from typing import Any
 
 from headscope.errors import TrainingError
 from headscope.look.table import Row
-from headscope.train.rows import PLACE, table_of
+from headscope.train.head_rows import PLACE, table_of
 from headscope.view.write import write
 
 LINES, PARQUET = "heads.jsonl", "heads.parquet"

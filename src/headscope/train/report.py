@@ -12,9 +12,9 @@ from headscope.hf.text import Encoded, encode, run
 from headscope.look.measures import MEASURES
 from headscope.look.table import Row, Table
 from headscope.look.totals import Totals
+from headscope.recording.head_table import totals_of
 from headscope.recording.recording import Recording
 from headscope.recording.session import record
-from headscope.recording.totals import totals_of
 from headscope.train.data import Examples
 from headscope.train.features import Trained
 from headscope.view.compare import Pair, document, moved_of, text

@@ -14,12 +14,12 @@ from headscope.look.table import Row, Table
 from headscope.recording.recording import Recording
 from headscope.recording.selection import Names, Numbers
 from headscope.recording.session import record
-from headscope.train import board, probe, ranks
-from headscope.train.keep import ENDS, Keep, Kept
+from headscope.train import board, probe, processes
+from headscope.train.eval_mode import undisturbed
+from headscope.train.head_rows import rows_of, table_of
+from headscope.train.kept_recordings import ENDS, Keep, Kept
 from headscope.train.log import Log
 from headscope.train.probe import Probe, Tokens
-from headscope.train.rows import rows_of, table_of
-from headscope.train.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -96,7 +96,7 @@ class Watch:
         self.model, self.probe, self.every, self.tokens = inner, probe, every, tokens
         self.layers, self.heads, self.images, self.start = layers, heads, images, start
         # Of several processes all look, and the first one writes.
-        self.writes = to is None or ranks.writes()
+        self.writes = to is None or processes.writes()
         folder = None if to is None or not self.writes else Path(to)
         self.kept = Kept(keep, folder)
         self.log = None if folder is None else Log(folder)
@@ -140,7 +140,7 @@ class Watch:
             if board.is_there():
                 self.board = board.Board(self.log.folder, self.steps, self.images)
         self.kept.begin(self.steps)
-        self._looked = ranks.agreed(self.model, int(self._rows[-1]["step"]) if self._rows else None)
+        self._looked = processes.agreed(self.model, int(self._rows[-1]["step"]) if self._rows else None)
 
     def step(self, loss: Tensor | float | None = None) -> None:
         """Say that a step of training is done; every `every` steps the model is looked at.
@@ -175,8 +175,8 @@ class Watch:
         with undisturbed(self.model):
             with record(self.model, layers=self.layers, heads=self.heads) as recording:
                 probe.call(self.model, self.probe)
-            ranks.put_back(self.model)
-            recording = ranks.whole(recording)
+            processes.put_back(self.model)
+            recording = processes.whole(recording)
             probe.label(recording, self.tokens)
             if self._looked != self.steps:
                 self._looked = self.steps

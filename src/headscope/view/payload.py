@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headscope.attention.runs import Runs
+from headscope.attention.masks.runs import Runs
 from headscope.errors import LookError
 from headscope.look.axis import Axis
-from headscope.look.patterns import Finding
+from headscope.look.findings import Finding
 from headscope.recording.recording import Layer
 from headscope.view.colour import table
 from headscope.view.labels import sentence, visible

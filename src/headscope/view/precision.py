@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from headscope.attention.formula import normalise, scores
+from headscope.attention.paths.formula import normalise, scores
 from headscope.recording.recording import Layer
 
 # The largest error of a weight that a head may have in sixteen bits.

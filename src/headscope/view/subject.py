@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from headscope.errors import LookError
+from headscope.look.findings import Finding
 from headscope.look.head import Head
-from headscope.look.patterns import Finding
 from headscope.recording.recording import Layer, Recording, among
 
 

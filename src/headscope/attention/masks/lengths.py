@@ -1,0 +1,184 @@
+"""Masks by lengths: padded batches, packed documents, and first keys that everyone sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from headscope.attention.masks.mask import Mask
+from headscope.attention.masks.runs import Runs, trim
+from headscope.attention.masks.window import causal
+from headscope.errors import MaskError
+
+Lengths = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
+
+
+class Padding(Mask):
+    """The first keys of each sequence, for the first queries of each sequence."""
+
+    def __init__(self, keys: Tensor, queries: Tensor | None) -> None:
+        self.keys, self.queries = keys, queries
+
+    def _runs(self, q: int, k: int, device: torch.device) -> Runs:
+        within("padding", "key_lengths", self.keys, k, "keys")
+        keys = self.keys.to(device)[:, None, None, None]
+        if self.queries is None:
+            return Runs(torch.zeros_like(keys), keys)
+        within("padding", "query_lengths", self.queries, q, "queries")
+        real = (
+            torch.arange(q, device=device, dtype=torch.int32)[None, None, :, None]
+            < self.queries.to(device)[:, None, None, None]
+        )
+        stop = torch.where(real, keys, 0).int()
+        return Runs(torch.zeros_like(stop), stop)
+
+    def __repr__(self) -> str:
+        return f"padding({self.keys.tolist()}{'' if self.queries is None else f', {self.queries.tolist()}'})"
+
+
+class Documents(Mask):
+    """Consecutive documents; the queries of each see the keys of the same one."""
+
+    def __init__(self, queries: Tensor, keys: Tensor) -> None:
+        self.queries, self.keys = queries, keys
+
+    def _runs(self, q: int, k: int, device: torch.device) -> Runs:
+        for lengths, name, count, things in (
+            (self.queries, "lengths", q, "queries"),
+            (self.keys, "key_lengths", k, "keys"),
+        ):
+            if not torch.compiler.is_compiling() and (lengths.sum(-1) != count).any():
+                sums = sorted(set(lengths.sum(-1).tolist()))
+                raise MaskError(
+                    f"documents: {name} add up to {sums} and there are {count} {things}; they must add up to {count}."
+                )
+        queries, keys = self.queries.to(device), self.keys.to(device)
+        own = torch.arange(q, device=device, dtype=torch.int32).expand(len(queries), q).contiguous()
+        document = torch.searchsorted(queries.cumsum(-1, dtype=torch.int32), own, right=True).clamp(
+            max=queries.shape[-1] - 1
+        )
+        stop = keys.cumsum(-1, dtype=torch.int32).gather(-1, document)
+        start = stop - keys.gather(-1, document)
+        return trim(start[:, None, :, None], stop[:, None, :, None])
+
+    def __repr__(self) -> str:
+        return f"documents({self.queries.tolist()}{'' if self.keys is self.queries else f', {self.keys.tolist()}'})"
+
+
+class First(Mask):
+    """The first keys, for every query."""
+
+    def __init__(self, counts: Tensor) -> None:
+        self.counts = counts
+
+    def _runs(self, q: int, k: int, device: torch.device) -> Runs:
+        stop = self.counts.to(device).clamp(max=k)[:, None, None, None]
+        return Runs(torch.zeros_like(stop), stop)
+
+    def __repr__(self) -> str:
+        return f"first({self.counts.tolist()})"
+
+
+def padding(key_lengths: Lengths, query_lengths: Lengths | None = None) -> Mask:
+    """Each query of sequence `i` sees the first `key_lengths[i]` keys, queries past `query_lengths[i]` see nothing.
+
+    Shapes:
+        key_lengths, query_lengths: `(b,)` integers.
+
+    Raises:
+        MaskError: negative lengths, not one axis, or two different numbers of sequences.
+
+    Example:
+        >>> padding([1, 3]).to_dense(1, 3).int().squeeze().tolist()
+        [[1, 0, 0], [1, 1, 1]]
+    """
+    keys = as_lengths("padding", "key_lengths", key_lengths)
+    queries = None if query_lengths is None else as_lengths("padding", "query_lengths", query_lengths)
+    if queries is not None and len(queries) != len(keys):
+        raise MaskError(
+            f"padding: {len(keys)} key_lengths and {len(queries)} query_lengths; give one of each for every sequence."
+        )
+    return Padding(keys, queries)
+
+
+def documents(lengths: Lengths, key_lengths: Lengths | None = None) -> Mask:
+    """Packed sequences: the queries of each document see the keys of the same document.
+
+    `hs.causal() & hs.documents(lengths)` is packed causal attention.
+
+    Args:
+        lengths: how many queries each document has; they must add up to all queries.
+        key_lengths: how many keys each document has, where that differs.
+
+    Shapes:
+        lengths, key_lengths: `(documents,)`, or `(b, documents)` where every batch item is packed differently.
+
+    Raises:
+        MaskError: negative lengths, two different numbers of documents, or (when used) lengths that do not add up.
+
+    Example:
+        >>> documents([1, 2]).to_dense(3, 3).int().squeeze().tolist()
+        [[1, 0, 0], [0, 1, 1], [0, 1, 1]]
+    """
+    queries = as_lengths("documents", "lengths", lengths, axes=2)
+    keys = queries if key_lengths is None else as_lengths("documents", "key_lengths", key_lengths, axes=2)
+    if keys.shape != queries.shape:
+        raise MaskError(
+            f"documents: lengths are {tuple(queries.shape)} and key_lengths {tuple(keys.shape)}; "
+            "give both for every document."
+        )
+    return Documents(queries, keys)
+
+
+def first(n: int | Sequence[int] | Tensor) -> Mask:
+    """Everyone sees the first `n` keys: kept sink tokens, or global ones. One number, or one for each batch item.
+
+    Source: the kept first tokens of Xiao et al. 2023 (attention sinks).
+
+    Example:
+        >>> from headscope.attention.masks.window import window
+        >>> (first(1) | window(0)).to_dense(3, 3).int().squeeze().tolist()
+        [[1, 0, 0], [1, 1, 0], [1, 0, 1]]
+    """
+    return First(as_lengths("first", "n", n))
+
+
+def prefix(n: int | Sequence[int] | Tensor) -> Mask:
+    """Causal, but the first `n` keys are seen by everyone: the prefix language model.
+
+    One number, or one for each batch item.
+
+    Source: Raffel et al. 2020 (T5), §3.2.1.
+
+    Example:
+        >>> prefix(2).to_dense(3, 3).int().squeeze().tolist()
+        [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
+    """
+    return causal() | First(as_lengths("prefix", "n", n))
+
+
+def as_lengths(where: str, name: str, given: Lengths, axes: int = 1) -> Tensor:
+    """Lengths as int32, checked; with two axes allowed, always as two."""
+    lengths = torch.as_tensor([given] if isinstance(given, int) else given)
+    if lengths.ndim == 1 and axes == 2:
+        lengths = lengths[None]
+    if lengths.ndim != axes or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise MaskError(
+            f"{where}: {name} is {tuple(lengths.shape)} {lengths.dtype}; give one integer for every sequence."
+        )
+    if lengths.numel() and int(lengths.min()) < 0:
+        raise MaskError(f"{where}: {name} holds {int(lengths.min())}; lengths are 0 or more.")
+    # A copy: what a mask says must not change with a tensor that its owner uses again.
+    return lengths.to(torch.int32, copy=True)
+
+
+def within(where: str, name: str, lengths: Tensor, limit: int, things: str) -> None:
+    """Raise `MaskError` when a length is more than what there is."""
+    # While a graph is traced the numbers are not known; a padding that is too long then sees all there is.
+    if lengths.numel() and not torch.compiler.is_compiling() and int(lengths.max()) > limit:
+        raise MaskError(
+            f"{where}: {name} holds {int(lengths.max())} and there are {limit} {things}; "
+            f"give lengths of at most {limit}."
+        )

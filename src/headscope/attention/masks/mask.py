@@ -1,0 +1,187 @@
+"""Masks: who may attend to whom, as runs of keys.
+
+Every mask says who *may* attend (True, or inside a run). Queries and keys are aligned at their ends: the last query is
+at the last key's position, so a cache needs no special case. `&` keeps what both allow, `|` what either allows.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from headscope.attention.masks.block_mask import block_mask
+from headscope.attention.masks.runs import Runs, from_dense, intersect, unite
+from headscope.errors import MaskError
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+
+class Mask(ABC):
+    """Who may attend to whom; made by `causal`, `window`, `padding`, `dense`, … and combined with `&` and `|`."""
+
+    _cache: tuple[tuple[int, int, torch.device], Runs] | None = None
+
+    @abstractmethod
+    def _runs(self, q: int, k: int, device: torch.device) -> Runs:
+        """The runs of keys for q queries and k keys."""
+
+    def runs(self, q: int, k: int, device: torch.device | str | None = None) -> Runs:
+        """The runs of keys that each of `q` queries may see among `k` keys.
+
+        Shapes:
+            returns start and stop, each `(b|1, h|1, q|1, r)`, int32.
+
+        Raises:
+            MaskError: the mask was made for other sizes.
+
+        Example:
+            >>> dense(torch.tensor([[True, True, False]])).runs(1, 3).stop.flatten().tolist()
+            [2]
+        """
+        if q < 0 or k < 0:
+            raise MaskError(f"runs: {q} queries and {k} keys; give sizes of at least 0.")
+        key = (q, k, torch.device(device or "cpu"))
+        # The layers of a model ask the same mask for the same runs, one after the other.
+        if self._cache is None or self._cache[0] != key:
+            found = self._runs(*key)
+            if torch.compiler.is_compiling():
+                return found
+            self._cache = (key, found)
+        return self._cache[1]
+
+    def to_dense(self, q: int, k: int, device: torch.device | str | None = None) -> Bool[Tensor, "b h q k"]:
+        """The mask written out: True where a query may see a key; `(b|1, h|1, q, k)`."""
+        block = self.runs(q, k, device).block(slice(0, q), 0, k)
+        return block.expand(-1, -1, q, -1)
+
+    def to_additive(
+        self, q: int, k: int, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+    ) -> Float[Tensor, "b h q k"]:
+        """The mask as numbers to add to the scores: 0 where a query may see a key, minus infinity where not."""
+        allowed = self.to_dense(q, k, device)
+        return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -math.inf)
+
+    def to_block_mask(self, q: int, k: int, device: torch.device | str | None = None) -> BlockMask:
+        """The mask as torch's FlexAttention takes it.
+
+        Raises:
+            MaskError: the mask was made for other sizes.
+        """
+        return block_mask(self.runs(q, k, device), q, k)
+
+    def __and__(self, other: Mask) -> Mask:
+        return Combined(self, other, both=True)
+
+    def __or__(self, other: Mask) -> Mask:
+        return Combined(self, other, both=False)
+
+
+class Combined(Mask):
+    """What both masks allow, or what either allows."""
+
+    def __init__(self, a: Mask, b: Mask, *, both: bool) -> None:
+        for given in (a, b):
+            if not isinstance(given, Mask):
+                raise MaskError(f"&, |: {type(given).__name__} is no mask; wrap a boolean tensor in hs.dense(...).")
+        self.a, self.b, self.both = a, b, both
+
+    def _runs(self, q: int, k: int, device: torch.device) -> Runs:
+        a, b = self.a.runs(q, k, device), self.b.runs(q, k, device)
+        self._agree(a.start, b.start)
+        return (intersect if self.both else unite)(a, b)
+
+    def to_dense(self, q: int, k: int, device: torch.device | str | None = None) -> Bool[Tensor, "b h q k"]:
+        """What both allow, or either allows, written out."""
+        a, b = self.a.to_dense(q, k, device), self.b.to_dense(q, k, device)
+        self._agree(a, b)
+        return a & b if self.both else a | b
+
+    def _agree(self, a: Tensor, b: Tensor) -> None:
+        """Raise `MaskError` unless the two are for the same batch and heads, or for all."""
+        for axis, name in enumerate(("batch items", "heads")):
+            if len({a.shape[axis], b.shape[axis]} - {1}) > 1:
+                raise MaskError(
+                    f"{self!r}: the two masks are for {a.shape[axis]} and {b.shape[axis]} {name}; "
+                    "give both the same number, or 1."
+                )
+
+    def __repr__(self) -> str:
+        return f"({self.a!r} {'&' if self.both else '|'} {self.b!r})"
+
+
+class Dense(Mask):
+    """A boolean mask; its runs are found once."""
+
+    def __init__(self, allowed: Tensor) -> None:
+        self.allowed = allowed
+        self._found: Runs | None = None
+
+    def _runs(self, q: int, k: int, device: torch.device) -> Runs:
+        self._fits(q, k)
+        if self._found is None:
+            self._found = from_dense(self.allowed)
+        return self._found.to(device)
+
+    def to_dense(self, q: int, k: int, device: torch.device | str | None = None) -> Bool[Tensor, "b h q k"]:
+        """The mask itself, `(b|1, h|1, q, k)`."""
+        self._fits(q, k)
+        return self.allowed.to(device or "cpu").expand(-1, -1, q, -1)
+
+    def _fits(self, q: int, k: int) -> None:
+        rows, columns = self.allowed.shape[2:]
+        if rows not in (1, q) or columns != k:
+            raise MaskError(
+                f"dense: the mask is {tuple(self.allowed.shape)} and was asked for {q} queries x {k} keys; "
+                f"its last two axes must be ({q} or 1, {k})."
+            )
+
+    def __repr__(self) -> str:
+        return f"dense({tuple(self.allowed.shape)})"
+
+
+class Given(Mask):
+    """Runs that are known already, for exactly the queries and keys that they were made for."""
+
+    def __init__(self, runs: Runs, keys: int) -> None:
+        self.given, self.keys = runs, keys
+
+    def _runs(self, q: int, k: int, device: torch.device) -> Runs:
+        if self.given.start.shape[2] not in (1, q) or k != self.keys:
+            raise MaskError(f"{self!r}: asked for {q} queries x {k} keys; these runs are only for their own sizes.")
+        return self.given.to(device)
+
+    def __repr__(self) -> str:
+        return f"runs({self.given.start.shape[2]} queries x {self.keys} keys)"
+
+
+def dense(allowed: Bool[Tensor, "*sizes"]) -> Mask:
+    """A boolean mask whose True means that the query may see the key; as the tensor is now, not as it may become.
+
+    Shapes:
+        allowed: `(q, k)` or `(b|1, h|1, q|1, k)`, bool.
+
+    Raises:
+        MaskError: not boolean, or neither two nor four axes.
+
+    Example:
+        >>> dense(torch.tensor([[True, False, True]])).runs(1, 3).start.tolist()
+        [[[[0, 2]]]]
+    """
+    if allowed.dtype != torch.bool:
+        raise MaskError(
+            f"dense: the mask is {allowed.dtype}; give booleans, True where a query may see a key. "
+            "For an additive mask of 0 and -inf use hs.dense(mask == 0)."
+        )
+    if allowed.ndim not in (2, 4):
+        raise MaskError(
+            f"dense: the mask is {tuple(allowed.shape)}; give (queries, keys) or "
+            "(batch, heads, queries, keys), with 1 where all share it."
+        )
+    # A copy: its runs and tiles are kept from call to call, and the tensor's owner may write to it in between.
+    return Dense((allowed if allowed.ndim == 4 else allowed[None, None]).clone())

@@ -1,0 +1,60 @@
+"""Masks by distance: causal, and windows of keys near the query's own."""
+
+from __future__ import annotations
+
+import torch
+
+from headscope.attention.masks.mask import Mask
+from headscope.attention.masks.runs import Runs, trim
+from headscope.errors import MaskError
+
+
+class Window(Mask):
+    """Keys near the query's own position; `causal()` is the window without a left end."""
+
+    def __init__(self, left: int | None, right: int | None) -> None:
+        for name, count in (("left", left), ("right", right)):
+            if count is not None and count < 0:
+                raise MaskError(
+                    f"window: {name}={count}; count the keys beside the query's own key, 0 or more, or None for all."
+                )
+        self.left, self.right = left, right
+
+    def _runs(self, q: int, k: int, device: torch.device) -> Runs:
+        own = torch.arange(k - q, k, device=device, dtype=torch.int32)
+        start = torch.zeros_like(own) if self.left is None else (own - self.left).clamp(0, k)
+        stop = torch.full_like(own, k) if self.right is None else (own + (self.right + 1)).clamp(0, k)
+        return trim(start[None, None, :, None], stop[None, None, :, None])
+
+    def __repr__(self) -> str:
+        return "causal()" if (self.left, self.right) == (None, 0) else f"window({self.left}, {self.right})"
+
+
+def causal() -> Mask:
+    """Each query sees its own key and those before it; the last query is at the last key.
+
+    Torch's `is_causal` aligns the first query with the first key instead; the two agree when there are as many queries
+    as keys.
+
+    Example:
+        >>> causal().to_dense(2, 3).int().squeeze().tolist()
+        [[1, 1, 0], [1, 1, 1]]
+    """
+    return Window(None, 0)
+
+
+def window(left: int | None, right: int | None = 0) -> Mask:
+    """Each query sees `left` keys before its own, its own, and `right` keys after it; None means all of them.
+
+    The counts stand beside the query's own key, as in flash-attn: `window(255)` is a window of 256 keys.
+
+    Raises:
+        MaskError: a negative count.
+
+    Source: Beltagy et al. 2020 (Longformer), Jiang et al. 2023 (Mistral).
+
+    Example:
+        >>> window(1).to_dense(3, 3).int().squeeze().tolist()
+        [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
+    """
+    return Window(left, right)

@@ -1,0 +1,108 @@
+"""The tiled path: only the tiles that a mask leaves, forward and backward, in O(N) memory.
+
+Tiles run on torch's own CPU kernel where it can take them, and with their scores in the open where it cannot: softcap,
+dropout, the gradient of a bias, or another device. The two give the same pairs (values, lse), and take the same lse
+back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from headscope.attention.masks.mask import Mask
+from headscope.attention.masks.runs import Runs
+from headscope.attention.paths.tiled.loop import Settings, run_tiles, tile_gradients
+from headscope.attention.paths.tiled.operator import tiled_op
+from headscope.attention.paths.tiled.schedule import Schedule, schedule
+from headscope.attention.paths.tiled.tile_bias import TileBias, bias_values
+from headscope.attention.request import Request
+from headscope.attention.sinks import sinks_gradient
+
+NAME = "tiled"
+
+# A mask is used by many layers and many steps; its tiles are cut once.
+_schedules: WeakKeyDictionary[Mask, tuple[tuple[int, ...], Schedule]] = WeakKeyDictionary()
+
+
+class Tiled(torch.autograd.Function):
+    """Values and lse from tiles, and their gradients from the same tiles."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sinks: Tensor | None, settings: Settings
+    ) -> tuple[Tensor, Tensor]:
+        """Values and lse of all tiles."""
+        added = None if bias is None else TileBias(bias, q.shape[2])
+        values, lse = run_tiles(settings.forward_kernel(q, k, v, added), settings.tiles, sinks)
+        ctx.save_for_backward(q, k, v, bias, sinks, values, lse)
+        ctx.settings = settings
+        ctx.set_materialize_grads(False)
+        return values, lse
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of q, k, v, of the bias and of the sinks."""
+        q, k, v, bias, sinks, values, lse = ctx.saved_tensors
+        grad, grad_lse = grads
+        grad = torch.zeros_like(values) if grad is None else grad
+        added = None if bias is None else TileBias(bias, q.shape[2])
+        kernel = ctx.settings.backward_kernel(q, k, v, added, ctx.needs_input_grad[3])
+        dq, dk, dv = tile_gradients(kernel, ctx.settings.tiles, grad, values, lse, grad_lse)
+        dbias = added.grad.to(bias.dtype) if added is not None and ctx.needs_input_grad[3] else None
+        # The gradients of the tiles need no more of the sinks than their share in the lse.
+        dsinks = sinks_gradient(grad, values, lse, grad_lse, sinks) if ctx.needs_input_grad[4] else None
+        return dq, dk, dv, dbias, dsinks, None
+
+
+def refusals(request: Request) -> list[str]:
+    """Why the tiles cannot run this; they run everything that has a tile size."""
+    return []
+
+
+def run(request: Request) -> tuple[Tensor, Tensor]:
+    """Values and lse of a request, tile by tile."""
+    q, k, v = request.q, request.k, request.v
+    queries, d = q.shape[2:]
+    keys, size = v.shape[2:]
+    if d != size:
+        q, k, v = (pad(x, (0, max(d, size) - x.shape[3])) for x in (q, k, v))
+    q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
+    bias = None if request.bias is None else bias_values(request.bias, queries, keys, q)
+    seed = int(torch.randint(2**62, ())) if request.dropout else 0
+    if torch.compiler.is_compiling():
+        start, stop = request.runs() or everything(keys, q.device)
+        values, lse = tiled_op(
+            q, k, v, bias, request.sinks, start, stop, request.scale, request.softcap or 0.0, request.dropout, seed
+        )
+    else:
+        settings = Settings(of(request), request.scale, request.softcap, request.dropout, seed)
+        values, lse = Tiled.apply(q, k, v, bias, request.sinks, settings)  # type: ignore[no-untyped-call]
+    return values[..., :size], lse
+
+
+def of(request: Request) -> Schedule:
+    """The tiles of a request; without large triangles where a bias must be added to every block of them."""
+    b, h, queries, _ = request.q.shape
+    g, keys = request.k.shape[1:3]
+    square = request.bias is None
+    # Copies of a tile are one call of the kernel, where that is all a tile needs.
+    repeat = square and request.softcap is None and not request.dropout and request.q.device.type == "cpu"
+    runs = request.runs()
+    if request.mask is None or runs is None:
+        return schedule(everything(keys), b, h, h // g, queries, square=square, repeat=repeat)
+    sizes = (b, h, g, queries, keys, square, repeat)
+    known = _schedules.get(request.mask)
+    if known is None or known[0] != sizes:
+        known = _schedules[request.mask] = (sizes, schedule(runs, b, h, h // g, queries, square=square, repeat=repeat))
+    return known[1]
+
+
+def everything(keys: int, device: torch.device | str = "cpu") -> Runs:
+    """The runs of no mask at all."""
+    stop = torch.full((1, 1, 1, 1), keys, dtype=torch.int32, device=device)
+    return Runs(torch.zeros_like(stop), stop)

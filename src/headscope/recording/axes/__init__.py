@@ -1,0 +1,1 @@
+"""What the positions of a recording are: tokens, patches, frames."""

@@ -1,0 +1,192 @@
+"""Reading a recording's folder: headers when it is opened, a layer's tensors when somebody looks at them."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from headscope.attention.masks.runs import Runs
+from headscope.errors import RecordingError
+from headscope.look.axis import Axis
+from headscope.recording.folder import format as form
+from headscope.recording.layer import Layer
+from headscope.recording.ranks.share import Rank
+
+SUFFIX = ".headscope"
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32}
+INTEGERS = ("start", "stop")
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def file_name(position: int) -> str:
+    """The file of a layer. Names are made from positions, so nothing that stands in a file can lead out of the "
+    "folder."""
+    return f"layer-{position:05}.safetensors"
+
+
+def rank_name(number: int) -> str:
+    """The folder of the recording of one of several processes."""
+    return f"rank-{number:05}{SUFFIX}"
+
+
+def opened(name: str) -> Any:
+    """A tensor of a stored layer: its file is opened and checked when the first one is asked for."""
+    return property(lambda layer: layer.opened()[name])
+
+
+class StoredLayer(Layer):
+    """A layer in a folder; all but its tensors is at hand."""
+
+    q: Tensor = opened("q")
+    k: Tensor = opened("k")
+    v: Tensor | None = opened("v")
+    runs: Runs | None = opened("runs")
+    bias: Tensor | None = opened("bias")
+    sinks: Tensor | None = opened("sinks")
+    lse: Tensor | None = opened("lse")
+
+    def __init__(self, file: Path, entry: form.LayerEntry, axes: Sequence[Axis]) -> None:
+        self._file, self._entry = file, entry
+        self._opened: dict[str, Any] | None = None
+        self._found = {}
+        self.name, self.kind, self.scale, self.softcap = entry.name, entry.kind, entry.scale, entry.softcap
+        self.queries, self.keys = [axes[i] for i in entry.queries], [axes[i] for i in entry.keys]
+        self.number, self.head_numbers, self.rows = entry.number, entry.heads, entry.rows
+        self.source = entry.source
+
+    def __repr__(self) -> str:
+        return f"StoredLayer({str(self._file)!r}, {self.name!r})"
+
+    @property
+    def heads(self) -> int:
+        """How many query heads were recorded."""
+        return self._entry.tensors["q"][1][1]
+
+    @property
+    def items(self) -> int:
+        """How many batch items were recorded."""
+        return self._entry.tensors["q"][1][0]
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the layer's file."""
+        return self._entry.sha256
+
+    def opened(self) -> dict[str, Any]:
+        """The tensors, mapped from the file once its digest was found to be right."""
+        if self._opened is None:
+            given: dict[str, Any] = dict.fromkeys(("v", "bias", "sinks", "lse")) | read(self._file, self._entry)
+            start, stop = given.pop("start", None), given.pop("stop", None)
+            given["runs"] = None if start is None else Runs(start, stop)
+            if start is not None:
+                check_runs(self._file, given["runs"], given["k"].shape[2])
+            self._opened = given
+        return self._opened
+
+
+def read(file: Path, entry: form.LayerEntry) -> dict[str, Tensor]:
+    """The tensors of a layer's file.
+
+    Raises:
+        RecordingError: the file is not the one that was written.
+    """
+    regular(file)
+    try:
+        if digest_of(file) != entry.sha256:
+            raise RecordingError(
+                f"{file}: field sha256: the file was altered or damaged after it was written. "
+                "Record again, or restore a copy."
+            )
+        with safe_open(file, "pt") as tensors:
+            return {name: tensors.get_tensor(name) for name in entry.tensors}
+    except (OSError, SafetensorError) as error:
+        raise RecordingError(f"{file}: cannot be read: {error}.") from None
+
+
+def load(path: Path) -> tuple[list[Layer], str, Rank | None]:
+    """The layers of a folder, the name of their model, and whose part they are; headers are read and checked."""
+    beside = path.with_name(path.name + SUFFIX)
+    if not (path / form.NAME).exists() and beside.is_dir():
+        path = beside
+    file = path / form.NAME
+    if not path.is_dir():
+        raise RecordingError(f"{path}: there is no such folder; give the folder of a recording, NAME{SUFFIX}.")
+    if not file.exists():
+        raise RecordingError(f"{path}: has no {form.NAME}: it is no recording, or one whose writing was broken off.")
+    regular(file)
+    if file.stat().st_size > form.LARGEST:
+        raise RecordingError(
+            f"{file}: is {file.stat().st_size} bytes long; a recording says at most {form.LARGEST} bytes. It is "
+            "damaged."
+        )
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise RecordingError(f"{file}: cannot be read: {error.strerror}.") from None
+    body = form.decode(str(file), data)
+    form.check(str(file), body)
+    for position, entry in enumerate(body.layers):
+        check_header(path / file_name(position), entry)
+    axes = [axis.axis() for axis in body.axes]
+    layers: list[Layer] = [StoredLayer(path / file_name(i), entry, axes) for i, entry in enumerate(body.layers)]
+    return layers, body.model, None if body.rank is None else Rank(*msgspec.structs.astuple(body.rank))
+
+
+def parts_in(path: Path) -> list[Path]:
+    """The folders that several processes saved inside of this one; none where it is a recording itself."""
+    beside = path.with_name(path.name + SUFFIX)
+    if (path / form.NAME).exists() or (beside / form.NAME).exists() or not path.is_dir():
+        return []
+    found = sorted(path.glob(rank_name(0).replace("0" * 5, "[0-9]" * 5)))
+    link = next((part for part in found if part.is_symlink()), None)
+    if link is not None:
+        raise RecordingError(f"{link}: is a link; nothing outside the folder of a recording is read.")
+    return found
+
+
+def check_header(file: Path, entry: form.LayerEntry) -> None:
+    """Raise `RecordingError` unless the header of a layer's file says what `recording.json` says of it."""
+    regular(file)
+    try:
+        with safe_open(file, "pt") as tensors:
+            found = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            shapes = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in found.items()}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise RecordingError(f"{file}: field header: {error}; the file is damaged.") from None
+    for name in sorted(shapes.keys() | entry.tensors.keys()):
+        if shapes.get(name) != entry.tensors.get(name):
+            raise RecordingError(
+                f"{file}: field {name}: the file has {shapes.get(name)} and {form.NAME} says {entry.tensors.get(name)}."
+            )
+        if shapes[name][0] not in DTYPES or (shapes[name][0] == "I32") != (name in INTEGERS):
+            raise RecordingError(f"{file}: field {name}: {shapes[name][0]} is not a dtype for it.")
+
+
+def check_runs(file: Path, runs: Runs, keys: int) -> None:
+    """Raise `RecordingError` unless every run lies among the keys."""
+    if bool(((runs.start < 0) | (runs.stop < runs.start) | (runs.stop > keys)).any()):
+        raise RecordingError(f"{file}: field start, stop: runs that do not lie among the {keys} keys.")
+
+
+def regular(file: Path) -> None:
+    """Raise `RecordingError` unless this is a plain file of the folder itself."""
+    try:
+        mode = file.lstat().st_mode
+    except OSError as error:
+        raise RecordingError(f"{file}: cannot be read: {error.strerror}; the recording is not complete.") from None
+    if not stat.S_ISREG(mode):
+        raise RecordingError(f"{file}: is a link or no plain file; nothing outside the folder of a recording is read.")
+
+
+def digest_of(file: Path) -> str:
+    """The SHA-256 of a file."""
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()

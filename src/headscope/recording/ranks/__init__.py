@@ -1,0 +1,1 @@
+"""The parts of a recording that several processes made."""
