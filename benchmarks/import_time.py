@@ -2,8 +2,8 @@
 
     python benchmarks/import_time.py [--rounds 15]
 
-Each happens in a Python of its own, in turns; the start of Python itself is left out. A room is loaded when the first
-of its names is used, so what the first use of `attend` and of `record` adds stands beside it.
+Each happens in a Python of its own, in turns; the start of Python itself is left out. A package is loaded when
+the first of its names is used, so what the first use of `attend` and of `record` adds stands beside it.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import settings
 
 # A slow machine must never fail a property: no deadlines. The examples are the same in every run.
-settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)
-settings.load_profile("house")
+settings.register_profile("headscope", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("headscope")
 
 # Nothing in the tests goes to a network: what is not on this machine is an error, not a download.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

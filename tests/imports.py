@@ -1,4 +1,4 @@
-"""Who imports whom: the order of the rooms as a table, and a reader of imports that checks it.
+"""Who imports whom: the order of the packages as a table, and a reader of imports that checks it.
 
 Nothing is executed: imports are read from the source, those inside functions and under TYPE_CHECKING included.
 """
@@ -8,22 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-# Each room and the rooms it stands on; what those stand on may be imported too.
+# Each package and the packages it stands on; what those stand on may be imported too.
 STANDS_ON: dict[str, tuple[str, ...]] = {
     "errors": (),
     "shapes": ("errors",),
-    "attention": ("shapes", "errors"),
+    "compat": ("errors",),
+    "attention": ("shapes", "errors", "compat"),
     "nn": ("attention",),
     "look": ("attention",),
     "hf": ("look",),
-    "recording": ("hf",),
+    "calls": ("hf",),
+    "recording": ("calls",),
     "change": ("recording",),
     "view": ("look", "recording"),
     "train": ("look", "recording", "change", "view"),
     "cli": ("nn", "train", "view", "change"),
     "__main__": ("cli",),
 }
-# The package itself hands out the names of all rooms but the command line. Only the command line may import it.
+# The package itself hands out the names of all packages but the command line. Only the command line may import it.
 PACKAGE_MAY = set(STANDS_ON) - {"cli", "__main__"}
 MAY_IMPORT_PACKAGE = {"cli"}
 
@@ -72,24 +74,26 @@ def absolute(importer: str, path: Path, node: ast.ImportFrom) -> str:
     return ".".join([*parts, *(node.module or "").split(".")]).rstrip(".")
 
 
-def allowed(room: str) -> set[str]:
-    """The rooms that a room may import, itself included."""
-    return {room}.union(*(allowed(below) for below in STANDS_ON[room]))
+def allowed(package: str) -> set[str]:
+    """The packages that a package may import, itself included."""
+    return {package}.union(*(allowed(below) for below in STANDS_ON[package]))
 
 
 def forbidden(root: Path) -> list[str]:
     """Every import against the order, as one line each."""
     complaints = []
     for importer, imported, line in imports(root):
-        room, wanted = (name.split(".")[1] if "." in name else "" for name in (importer, imported))
-        unknown = [name for name in (room, wanted) if name and name not in STANDS_ON]
+        package, wanted = (name.split(".")[1] if "." in name else "" for name in (importer, imported))
+        unknown = [name for name in (package, wanted) if name and name not in STANDS_ON]
         if unknown:
-            complaints.append(f"{importer}:{line} imports {imported}: {unknown[0]} has no place in the order of rooms")
+            complaints.append(
+                f"{importer}:{line} imports {imported}: {unknown[0]} has no place in the order of packages"
+            )
             continue
-        may = PACKAGE_MAY if not room else allowed(room) | ({""} if room in MAY_IMPORT_PACKAGE else set())
+        may = PACKAGE_MAY if not package else allowed(package) | ({""} if package in MAY_IMPORT_PACKAGE else set())
         if wanted not in may:
             complaints.append(
-                f"{importer}:{line} imports {imported}: {room or 'the package'} may not import {wanted!r}"
+                f"{importer}:{line} imports {imported}: {package or 'the package'} may not import {wanted!r}"
             )
     return complaints
 

@@ -66,7 +66,7 @@ __all__ = [
     "window",
 ]
 
-# Where each name lives. A room is loaded when the first of its names is used, so the import costs next to nothing.
+# Where each name lives. A package is loaded when the first of its names is used, so the import costs next to nothing.
 _HOMES = {
     "Axis": "headscope.look.axis",
     "Head": "headscope.look.head",

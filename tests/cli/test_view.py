@@ -1,4 +1,4 @@
-"""`headscope view`: the walk through the whole house, and every input that is wrong."""
+"""`headscope view`: the way through all packages, and every input that is wrong."""
 
 import re
 import shutil

@@ -1,1 +1,1 @@
-"""q, k, v -> values. Knows nothing of the other rooms."""
+"""q, k, v -> values. Knows nothing of the other packages."""

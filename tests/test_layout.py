@@ -1,4 +1,4 @@
-"""The house itself: rooms import one another in one order only, and every error has a test. Each guard can fail."""
+"""The layout: packages import one another in one order only, and every error has a test. Each guard can fail."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_no_file_is_named_for_nothing():
     assert not [p for p in SOURCE.rglob("*.py") if p.stem in {"utils", "util", "helpers", "common", "misc"}]
 
 
-def test_the_readers_see_the_whole_house():
+def test_the_readers_see_the_whole_source():
     """A guard that reads an empty folder would find nothing wrong."""
     assert len(list(imports.imports(SOURCE))) > 50
     assert len(list(raises.raises(SOURCE))) > 50
