@@ -11,6 +11,7 @@ HeadscopeError
 ├── RecordingError (ValueError)    a recording on disk that is damaged, altered, or not one
 ├── ModelError (ValueError)        a model that cannot be found, checked or loaded
 ├── TrainingError (RuntimeError)   a training run that cannot go on, or data it cannot use
+├── UnsupportedVersion (RuntimeError)  the installed torch or transformers lacks or changed something that this needs
 └── MissingExtra (ImportError)     an optional library that this needs is not installed
 ```
 
@@ -56,6 +57,10 @@ class ModelError(HeadscopeError, ValueError):
 
 class TrainingError(HeadscopeError, RuntimeError):
     """A training run that cannot go on, or data it cannot use."""
+
+
+class UnsupportedVersion(HeadscopeError, RuntimeError):
+    """The installed torch or transformers lacks, or has changed, a private name that this needs."""
 
 
 class MissingExtra(HeadscopeError, ImportError):
