@@ -39,7 +39,12 @@ def raises(root: Path) -> Iterator[Raise]:
     """Every `raise X("...")` below a folder; without words in its own message it cannot be told, and is left out."""
     for path, tree in trees(root):
         for node in ast.walk(tree):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+            if (
+                isinstance(node, ast.Raise)
+                and isinstance(node.exc, ast.Call)
+                and node.exc.args
+                and name(node.exc.func)[:1].isupper()
+            ):
                 runs = words(node.exc.args[0])
                 if runs:
                     yield Raise(f"{path.relative_to(root)}:{node.lineno}", name(node.exc.func), runs)
