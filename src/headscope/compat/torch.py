@@ -81,11 +81,6 @@ WEAK_KEYS = Private(
     "follows attention that a model writes out by hand",
     "Such models cannot be recorded; those that call an attention function can.",
 )
-MODULE_APPLY = Private(
-    "torch.nn:Module._apply",
-    "keeps rotary angles in float32 when a model is cast",
-    "hs.nn.Rotary does not work; layers without it do.",
-)
 
 
 class CpuFlash(NamedTuple):

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from headscope.attention.masks.mask import Dense, Mask
+from headscope.compat.torch import tree_map, wrapper_subclass
 
 # What a model may do to a mask that leaves it the same mask, and what it may ask of it.
 SAME = frozenset({"contiguous", "detach"})
@@ -30,7 +30,7 @@ class HandedMask(Tensor):
     def __new__(cls, mask: Mask, batch: int, queries: int, keys: int, device: torch.device | str) -> HandedMask:
         """A mask for a batch of so many items, queries and keys."""
         sizes = (batch, 1, queries, keys)
-        self: HandedMask = Tensor._make_wrapper_subclass(cls, sizes, dtype=torch.bool, device=torch.device(device))
+        self: HandedMask = wrapper_subclass(cls, sizes, torch.bool, torch.device(device))
         self.mask = mask
         return self
 

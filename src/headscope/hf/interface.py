@@ -15,11 +15,11 @@ from headscope.attention.masks.mask import Given, Mask
 from headscope.attention.masks.runs import Runs, intersect
 from headscope.attention.masks.tensors import Meaning, Reader, runs_of
 from headscope.attention.masks.window import causal, window
+from headscope.compat.transformers import Sides, masks, sides_of
 from headscope.errors import BackendRefused, MaskError, MissingExtra
 from headscope.hf.call_arguments import HandedMask
 
 NAME = "headscope"
-Sides = tuple[int | None, int | None]
 
 _read = Reader()
 
@@ -134,17 +134,16 @@ def mask(
     A window, causal or not, with or without padding, is made from its numbers in O(N). Any other rule is asked about
     every pair of query and key once.
     """
-    from transformers import masking_utils as theirs
-
-    rule: Callable[..., Any] = theirs.causal_mask_function if mask_function is None else mask_function
+    theirs = masks()
+    rule: Callable[..., Any] = theirs.causal if mask_function is None else mask_function
     if torch.compiler.is_compiling() and attention_mask is None and q_offset == kv_offset == 0:
         # One graph for the whole model: what `attention` does without a mask is causality alone, or nothing.
-        plain = rule is theirs.bidirectional_mask_function or rule is theirs.causal_mask_function
+        plain = rule is theirs.bidirectional or rule is theirs.causal
         if plain and q_length == kv_length:
             return None
     sides = None if use_vmap else sides_of(rule)
     if sides is None:
-        dense = theirs.sdpa_mask(
+        dense = theirs.dense(
             batch_size,
             q_length,
             kv_length,
@@ -176,9 +175,7 @@ def windowed(
     device: torch.device,
 ) -> Mask | None:
     """The mask of a window with padding; None where everyone may see everything."""
-    from transformers.masking_utils import prepare_padding_mask
-
-    real = prepare_padding_mask(attention_mask, keys, kv_offset)
+    real = masks().padding(attention_mask, keys, kv_offset)
     if real is not None:
         real = real[:, kv_offset : kv_offset + keys].bool()
         real = None if bool(real.all()) else real
@@ -200,28 +197,3 @@ def near(sides: Sides, queries: int, keys: int, q_offset: int | Tensor, kv_offse
     start = torch.zeros_like(own) if left is None else (own - left).clamp(0, keys)
     stop = torch.full_like(own, keys) if right is None else (own + right + 1).clamp(0, keys)
     return Runs(start.int(), torch.maximum(start, stop).int())
-
-
-def sides_of(rule: Callable[..., Any]) -> Sides | None:
-    """How many keys before and after its own a query sees by one of transformers' mask rules; None for other rules."""
-    name = getattr(rule, "__qualname__", "").replace(".<locals>", "")
-    if name == "causal_mask_function":
-        return None, 0
-    if name == "bidirectional_mask_function":
-        return None, None
-    inside = dict(zip(rule.__code__.co_freevars, (cell.cell_contents for cell in rule.__closure__ or ()), strict=False))
-    if name == "sliding_window_overlay.inner_mask":
-        return inside["sliding_window"] - 1, None
-    if name == "sliding_window_bidirectional_overlay.inner_mask":
-        return inside["sliding_window"], inside["sliding_window"]
-    if name == "and_masks.and_mask":
-        parts = [sides_of(part) for part in inside["mask_functions"]]
-        if all(part is not None for part in parts):
-            known = [part for part in parts if part is not None]
-            return narrowest(left for left, _ in known), narrowest(right for _, right in known)
-    return None
-
-
-def narrowest(sides: Any) -> int | None:
-    """The smallest of some numbers of keys; None is no limit."""
-    return min((side for side in sides if side is not None), default=None)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from torch import nn
-from torch.distributed._functional_collectives import all_reduce
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel
 
+from headscope.compat.arguments import require_overrides
 from headscope.errors import ShapeError
 from headscope.nn.block import FeedForward
 from headscope.nn.multihead import MultiheadAttention
@@ -24,8 +25,15 @@ class SplitHeads(ParallelStyle):
         for norm in (module.q_norm, module.k_norm):
             for p in () if norm is None else norm.parameters():
                 # Every device norms its own heads with the same weights: their gradient is a sum over all heads.
-                p.register_hook(lambda grad: all_reduce(grad, "sum", device_mesh))  # type: ignore[no-untyped-call]
+                p.register_hook(lambda grad: total(grad, device_mesh))  # type: ignore[no-untyped-call]
         return module
+
+
+def total(x: Tensor, mesh: DeviceMesh) -> Tensor:
+    """The sum of a tensor over all devices."""
+    x = x.clone()
+    dist.all_reduce(x, group=mesh.get_group())
+    return x
 
 
 def tensor_parallel_plan(model: nn.Module, devices: int) -> dict[str, ParallelStyle]:
@@ -48,6 +56,7 @@ def tensor_parallel_plan(model: nn.Module, devices: int) -> dict[str, ParallelSt
         >>> sorted(tensor_parallel_plan(model, 2))
         ['attention', 'attention.output', 'attention.project.qkv']
     """
+    require_overrides(ParallelStyle, ["_apply"], "tensor_parallel_plan")
     plan: dict[str, ParallelStyle] = {}
     for name, module in model.named_modules():
         inside = f"{name}." if name else ""

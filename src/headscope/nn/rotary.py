@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headscope.compat.arguments import require_overrides
 from headscope.errors import ShapeError
 from headscope.shapes import shape
 
@@ -69,6 +70,7 @@ class Rotary(nn.Module):
         self.interleaved, self.max_positions = interleaved, max_positions
         if frequencies is None:
             frequencies = base ** -(torch.arange(0, size, 2, dtype=torch.float64, device="cpu") / size)
+        require_overrides(nn.Module, ["_apply"], "Rotary")
         self.frequencies = frequencies.detach().to("cpu", torch.float64)
         self.build(torch.device(device) if device is not None else torch.get_default_device(), torch.float32)
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from headscope.compat.torch import buffers_of, version_of
 from headscope.train.randomness import RandomStates
 
 
@@ -29,9 +30,9 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """
     states = RandomStates.now(model)
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [(module, dict(module._buffers)) for module in model.modules() if module._buffers]
-    written = {id(x): x for _, named in buffers for x in named.values() if x is not None and writable(x)}.values()
-    copies = [(x, x._version, x.clone()) for x in written]
+    buffers = [(named, dict(named)) for named in map(buffers_of, model.modules()) if named]
+    written = {id(x): x for named, _ in buffers for x in named.values() if x is not None and writable(x)}.values()
+    copies = [(x, version_of(x), x.clone()) for x in written]
     owned = [x for module in model.modules() for x in vars(module).values() if isinstance(x, torch.Generator)]
     generators = [(generator, generator.get_state()) for generator in owned]
     cache = torch.is_autocast_cache_enabled()
@@ -46,12 +47,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         torch.set_autocast_cache_enabled(cache)
         for module, training in modes:
             module.training = training
-        for module, named in buffers:
-            module._buffers.clear()
-            module._buffers.update(named)
+        for named, before in buffers:
+            named.clear()
+            named.update(before)
         with torch.no_grad():
             for x, version, copy in copies:
-                if x._version != version:
+                if version is None or version_of(x) != version:
                     x.copy_(copy)
         for generator, state in generators:
             generator.set_state(state)

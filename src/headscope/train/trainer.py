@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from headscope.compat.arguments import require_overrides
 from headscope.errors import TrainingError
 from headscope.train import checkpoint
 from headscope.train.features import LEFT_OUT
@@ -61,6 +62,13 @@ class RoundBegins(TrainerCallback):
         self.rounds.round = state.global_step // (len(self.rounds) // self.rounds.batch)
 
 
+# Methods of the Trainer that ours stand in for: under another name they would never be called.
+REPLACED = (
+    *("_get_train_sampler", "_save_checkpoint", "_load_from_checkpoint", "_load_optimizer_and_scheduler"),
+    *("_load_rng_state", "training_step"),
+)
+
+
 class Finetuner(Trainer):
     """A `Trainer` whose checkpoints are safetensors and JSON, and that stops at the first loss that is no number.
 
@@ -71,6 +79,7 @@ class Finetuner(Trainer):
     """
 
     def __init__(self, *, checkpoints: Path, batch: int, keep: int = 2, **given: Any) -> None:
+        require_overrides(Trainer, REPLACED, "finetune")
         self.checkpoints, self.keep = checkpoints, keep
         self.rounds = Rounds(len(given["train_dataset"]), batch, given["args"].seed)
         self.random_states: list[Any] = []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from headscope.compat.compiler import uncompiled
 from headscope.errors import MissingExtra, ModelError, TrainingError
 from headscope.look.table import Row, Table
 from headscope.recording.recording import Recording
@@ -89,7 +90,7 @@ class Watch:
         start: int | None = None,
     ) -> None:
         # The compiled form of a model keeps its own code; what is looked at is the model that was compiled.
-        inner = getattr(model, "_orig_mod", model)
+        inner = uncompiled(model)
         if not isinstance(inner, nn.Module):
             raise ModelError(f"Watch: given a {type(model).__name__}; give the torch.nn.Module that is trained.")
         check(probe, every, start)

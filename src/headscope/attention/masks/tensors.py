@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from headscope.attention.masks.runs import Runs, from_dense
+from headscope.compat.torch import version_of
 
 # A mask value this far below the largest of its row gives a weight of exactly 0 in float32, unless the scores of the
 # row lie more than 8800 apart: models write minus infinity, the lowest float, -1e9 or -1e4 and mean "may not attend".
@@ -87,7 +88,7 @@ class Reader:
     def __call__(self, mask: Tensor) -> Meaning:
         """The meaning of a mask tensor with up to four axes."""
         found = self._known.get(id(mask))
-        version = None if mask.is_inference() else mask._version
+        version = version_of(mask)
         if found is not None and found[0]() is mask and found[1] == version and version is not None:
             return found[2]
         meaning = read(mask.detach()[(None,) * (4 - mask.ndim)])

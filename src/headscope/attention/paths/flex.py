@@ -17,6 +17,7 @@ from headscope.attention.masks.block_mask import block_mask
 from headscope.attention.masks.mask import Mask
 from headscope.attention.request import Request
 from headscope.attention.sinks import with_sinks
+from headscope.compat.compiler import many_compilations
 
 NAME = "flex"
 
@@ -64,7 +65,7 @@ def run(request: Request) -> tuple[Tensor, Tensor | None]:
     options: dict[str, Any] = {"score_mod": score_mod(request), "block_mask": blocks(request), "scale": request.scale}
     options["enable_gqa"] = q.shape[1] != k.shape[1]
     # Past its limit of recompilations torch would build the whole matrix, and say so only in a warning.
-    with torch._dynamo.config.patch(recompile_limit=RECOMPILES, fail_on_recompile_limit_hit=True):
+    with many_compilations(RECOMPILES):
         if not wants_lse:
             return compiled()(q, k, v, **options), None
         values, lse = compiled()(q, k, v, return_lse=True, **options)

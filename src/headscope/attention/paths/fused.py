@@ -11,6 +11,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from headscope.attention.bias import DenseBias
 from headscope.attention.request import Request
 from headscope.attention.sinks import with_sinks
+from headscope.compat import torch as private
 
 NAME = "fused"
 
@@ -31,6 +32,8 @@ def refusals(request: Request) -> list[str]:
     for wanted, name in ((request.needs_lse, "the lse"), (request.sinks is not None, "the lse, which sinks need,")):
         if wanted and not on_cpu:
             reasons.append(f"{name} is only given by scaled_dot_product_attention on CPU")
+        elif wanted and private.FLASH is None:
+            reasons.append(f"{name} comes from a kernel that torch {torch.__version__} does not have")
         elif wanted and trains:
             reasons.append(f"{name} has no gradient in scaled_dot_product_attention")
     return reasons
@@ -99,9 +102,8 @@ def with_lse(
         mask = mask.expand(-1, -1, q.shape[2], -1) if mask.shape[2] == 1 else mask
         if mask.dtype == torch.bool:
             mask = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, -math.inf)
-    values, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        q, k, v, 0.0, causal, attn_mask=mask, scale=request.scale
-    )
+    assert private.FLASH is not None
+    values, lse = private.FLASH.forward(q, k, v, 0.0, causal, attn_mask=mask, scale=request.scale)
     b, h, queries = request.q.shape[:3]
     if mask is not None:
         # The kernel says 0 for a row that sees nothing.

@@ -167,7 +167,7 @@ class Inputs:
 
     def _item(self, ids: tuple[int, ...], hidden: tuple[bool, ...]) -> Axis:
         if (ids, hidden) not in self._axes:
-            name = getattr(self.config, "_name_or_path", None)
+            name = getattr(self.config, "name_or_path", None)
             axis = in_words(name, ids) if isinstance(name, str) and name else None
             # A tokenizer knows what is content; without one the config's numbers say it.
             special = special_ids(self.config) if axis is None else frozenset()

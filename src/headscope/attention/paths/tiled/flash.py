@@ -13,14 +13,17 @@ from torch.nn.functional import pad
 
 from headscope.attention.paths.tiled.tile import Tile
 from headscope.attention.paths.tiled.tile_bias import TileBias
-
-forward_kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-backward_kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+from headscope.compat import torch as private
 
 # The kernel multiplies blocks of 16 keys at full speed and falls to a slow remainder otherwise (up to 2 x in bfloat16).
 KEYS = 16
 # Masks of tiles that are kept at a time; a band needs a handful.
 MASKS = 8
+
+
+def runs_on(device: torch.device) -> bool:
+    """Whether there is such a kernel for a device, in this version of torch."""
+    return device.type == "cpu" and private.FLASH is not None
 
 
 class FlashTiles:
@@ -39,6 +42,8 @@ class FlashTiles:
         bias: TileBias | None,
         masks: dict[tuple[bytes, object], Tensor],
     ) -> None:
+        assert private.FLASH is not None
+        self.kernels = private.FLASH
         self.q, self.k, self.v, self.scale, self.bias = q, k, v, scale, bias
         self._masks = masks
 
@@ -46,9 +51,11 @@ class FlashTiles:
         """Values `(items, heads, rows, d)` and lse `(items, heads, rows)` of a tile, with the rows of its copies."""
         q, k, v = self.cut(tile)
         if self.flips(tile):
-            values, lse = forward_kernel(q.flip(2), k, v, attn_mask=self.added(tile), scale=self.scale)
+            values, lse = self.kernels.forward(q.flip(2), k, v, attn_mask=self.added(tile), scale=self.scale)
             return values.flip(2), lse.flip(2)
-        values, lse = forward_kernel(q, k, v, 0.0, tile.kind == "causal", attn_mask=self.added(tile), scale=self.scale)
+        values, lse = self.kernels.forward(
+            q, k, v, 0.0, tile.kind == "causal", attn_mask=self.added(tile), scale=self.scale
+        )
         return below(values, tile.repeat), below(lse, tile.repeat)
 
     def backward(
@@ -75,7 +82,9 @@ class FlashTiles:
             v = torch.cat([v, torch.ones_like(v[..., :1]), v.new_zeros(*v.shape[:3], 7)], dim=3)
             grad = torch.cat([grad, grad_lse[..., None].to(grad.dtype), grad.new_zeros(*grad.shape[:3], 7)], dim=3)
         causal = tile.kind == "causal"
-        grads = backward_kernel(grad, q, k, v, values, lse, 0.0, causal, attn_mask=self.added(tile), scale=self.scale)
+        grads = self.kernels.backward(
+            grad, q, k, v, values, lse, 0.0, causal, attn_mask=self.added(tile), scale=self.scale
+        )
         dq, dk, dv = (g[..., :d] for g in grads)
         dk, dv = (gathered(x[:, :, : tile.keys], tile) for x in (dk, dv))
         return dq.flip(2) if flips else below(dq, tile.repeat), dk, dv

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from headscope.attention.merge import merge
+from headscope.attention.paths.tiled import flash
 from headscope.attention.paths.tiled.flash import FlashTiles
 from headscope.attention.paths.tiled.schedule import Schedule
 from headscope.attention.paths.tiled.scored import ScoredTiles
@@ -28,7 +29,7 @@ class Settings:
 
     def forward_kernel(self, q: Tensor, k: Tensor, v: Tensor, bias: TileBias | None) -> FlashTiles | ScoredTiles:
         """Who computes the tiles."""
-        if q.device.type == "cpu" and self.softcap is None and not self.dropout:
+        if flash.runs_on(q.device) and self.softcap is None and not self.dropout:
             return FlashTiles(q, k, v, self.scale, bias, self.tiles.masks)
         return ScoredTiles(q, k, v, self.scale, bias, self.softcap, self.dropout, self.seed)
 

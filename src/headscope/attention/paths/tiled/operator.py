@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from headscope.attention.masks.runs import Runs
+from headscope.attention.paths.tiled import flash
 from headscope.attention.paths.tiled.loop import Settings, run_tiles, tile_gradients
 from headscope.attention.paths.tiled.schedule import schedule
 from headscope.attention.paths.tiled.tile_bias import TileBias
@@ -23,7 +24,7 @@ def settings(
 ) -> Settings:
     """The tiles of these runs, and what else the call asks of them."""
     b, h, queries, _ = q.shape
-    repeat = not biased and not softcap and not dropout and q.device.type == "cpu"
+    repeat = not biased and not softcap and not dropout and flash.runs_on(q.device)
     tiles = schedule(Runs(start, stop), b, h, h // k.shape[1], queries, square=not biased, repeat=repeat)
     return Settings(tiles, scale, softcap or None, dropout, seed)
 

@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 
 from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.runs import Runs
+from headscope.attention.paths.tiled import flash
 from headscope.attention.paths.tiled.loop import Settings, run_tiles, tile_gradients
 from headscope.attention.paths.tiled.operator import tiled_op
 from headscope.attention.paths.tiled.schedule import Schedule, schedule
@@ -91,7 +92,7 @@ def of(request: Request) -> Schedule:
     g, keys = request.k.shape[1:3]
     square = request.bias is None
     # Copies of a tile are one call of the kernel, where that is all a tile needs.
-    repeat = square and request.softcap is None and not request.dropout and request.q.device.type == "cpu"
+    repeat = square and request.softcap is None and not request.dropout and flash.runs_on(request.q.device)
     runs = request.runs()
     if request.mask is None or runs is None:
         return schedule(everything(keys), b, h, h // g, queries, square=square, repeat=repeat)
