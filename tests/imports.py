@@ -11,11 +11,13 @@ from typing import NamedTuple
 # Each package and the packages it stands on; what those stand on may be imported too.
 STANDS_ON: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "characters": (),
+    "files": ("errors", "characters"),
     "shapes": ("errors",),
     "compat": ("errors",),
     "attention": ("shapes", "errors", "compat"),
     "nn": ("attention",),
-    "look": ("attention",),
+    "look": ("attention", "characters", "files"),
     "hf": ("look",),
     "calls": ("hf",),
     "recording": ("calls",),

@@ -36,7 +36,7 @@ def explain(
     Without options it is the example of the docs: 30 sequences of 5 tokens with 1024 numbers each, 8 heads, to 512.
     """
     from headscope.cli import output as outputs
-    from headscope.view.write import write
+    from headscope.files.replace_file import write
 
     if causal and memory is not None:
         raise HeadscopeError("explain: --causal is about the tokens before one; a memory has none. Leave one out.")

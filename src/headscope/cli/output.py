@@ -79,7 +79,7 @@ def check_parent(path: Path) -> None:
 
 def save_figure(figure: Figure, target: Path) -> None:
     """Write a figure in the format that the path asks for, whole or not at all."""
-    from headscope.view.write import write
+    from headscope.files.replace_file import write
 
     content = io.BytesIO()
     figure.savefig(content, format=target.suffix[1:].lower())

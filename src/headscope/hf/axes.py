@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from headscope.characters import MARKS, sentence
 from headscope.look.axis import Axis
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ Span = tuple[int, int]
 
 # A token that is only the mark of a space: sentencepiece, byte-level BPE.
 SPACE_MARKS = ("▁", "Ġ")
-VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
+VISIBLE = str.maketrans(MARKS)
 SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -107,7 +108,7 @@ def readable(token: str, span: Span | None, text: str) -> str:
     else:
         piece = token.removeprefix("##") or token
     shown = piece if piece.strip(" ") else piece.translate(VISIBLE)
-    return "".join(c if c.isprintable() else VISIBLE.get(ord(c), f"<U+{ord(c):04X}>") for c in shown)
+    return sentence(shown)
 
 
 def numbered(labels: Sequence[str], spans: Sequence[Span | None]) -> list[str]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from headscope.errors import TrainingError
+from headscope.files.replace_file import write
 from headscope.look.table import Row
 from headscope.train.head_rows import PLACE, table_of
-from headscope.view.write import write
 
 LINES, PARQUET = "heads.jsonl", "heads.parquet"
 

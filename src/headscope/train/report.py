@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from headscope.errors import ModelError
+from headscope.files.replace_file import write as write_whole
 from headscope.hf.models import Loaded
 from headscope.hf.text import Encoded, encode, run
 from headscope.look.measures import MEASURES
@@ -19,7 +20,6 @@ from headscope.train.data import Examples
 from headscope.train.features import Trained
 from headscope.view.compare import Pair, document, moved_of, text
 from headscope.view.labels import shortened
-from headscope.view.write import write as write_whole
 
 # Texts of the evaluation that are measured, and those that are shown.
 MEASURED, SHOWN = 32, 4

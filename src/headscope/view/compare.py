@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headscope.errors import LookError
+from headscope.files.replace_file import write
 from headscope.look.head import Head
 from headscope.recording.recording import Layer, Recording
 from headscope.view.bundle import asset, bundle
@@ -20,7 +21,6 @@ from headscope.view.page import assemble
 from headscope.view.payload import payload
 from headscope.view.picture import BLOCK
 from headscope.view.subject import Start, Subject
-from headscope.view.write import write
 
 
 class Pair(NamedTuple):

@@ -11,12 +11,12 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from headscope.files.replace_file import write
 from headscope.look.head import Head
 from headscope.recording.recording import Recording
 from headscope.view.bundle import asset, bundle
 from headscope.view.payload import Payload, payload
 from headscope.view.subject import Subject
-from headscope.view.write import write
 
 ICON = (
     "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'><path fill='#a8e0e6' d='M0 0h8v8H0z'/>"

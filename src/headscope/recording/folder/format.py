@@ -1,90 +1,150 @@
-"""`recording.json`: what it says and how it is checked. Everything that is read from a disk passes through here."""
+"""`recording.json`: what it says and how it is checked. Everything that is read from a disk passes through here.
+
+| what                       | bound                                                                          |
+|----------------------------|--------------------------------------------------------------------------------|
+| the file                   | 128 MiB (a million tokens with ids and spans are 50), of a fixed depth           |
+| layers, axes               | 2¹⁴, 2¹⁶                                                                       |
+| a name, a label            | 2¹² and 2²⁰ characters                                                         |
+| positions without labels   | as many as there are numbers in the tensors, and 2²⁰                           |
+| runs of a query            | as many as there are keys                                                      |
+| numbers                    | whole ones below 2⁵³; scale, softcap and seconds finite                        |
+"""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+import math
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
+from headscope.characters import sentence, shortened
 from headscope.errors import RecordingError
 from headscope.look.axis import Axis
 
 VERSION = 1
 NAME = "recording.json"
-# A recording of a million tokens is some 50 MB of labels; what is far above that is no recording.
-LARGEST = 2**30
-
-# More processes than any machine runs.
-MOST_RANKS = 2**20
+LARGEST = 2**27
+MOST_LAYERS, MOST_AXES, MOST_RANKS = 2**14, 2**16, 2**16
+LONGEST_NAME, LONGEST_LABEL = 2**12, 2**20
+# Positions without labels, beyond those that have numbers in a tensor.
+MOST_EMPTY = 2**20
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
+Whole = Annotated[int, Meta(ge=0, le=2**53)]
+Integer = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+Name = Annotated[str, Meta(max_length=LONGEST_NAME)]
+Label = Annotated[str, Meta(max_length=LONGEST_LABEL)]
 
 
 class AxisEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """An axis; plain positions are only a length."""
+    """An axis; plain positions are only a length.
+
+    Attributes:
+        odd: labels with half of a surrogate pair, which JSON cannot hold: their UTF-16 in hexadecimal digits.
+    """
 
     kind: Literal["tokens", "patches", "frames", "positions"]
-    length: int
-    labels: tuple[str, ...] | None = None
-    special: tuple[int, ...] = ()
-    ids: tuple[int, ...] | None = None
-    spans: tuple[tuple[int, int] | None, ...] | None = None
-    grid: tuple[int, int] | None = None
-    source: str | None = None
+    length: Whole
+    labels: tuple[Label, ...] | None = None
+    special: tuple[Whole, ...] = ()
+    ids: tuple[Integer, ...] | None = None
+    spans: tuple[tuple[Whole, Whole] | None, ...] | None = None
+    grid: tuple[Whole, Whole] | None = None
+    source: Name | None = None
     seconds: float | None = None
+    odd: dict[Whole, Label] = {}
 
     @classmethod
     def of(cls, axis: Axis) -> AxisEntry:
         """What is written of an axis."""
         special = tuple(i for i, mark in enumerate(axis.special) if mark)
-        labels = None if axis == Axis.positions(axis.length) else axis.labels
-        return cls(axis.kind, axis.length, labels, special, axis.ids, axis.spans, axis.grid, axis.source, axis.seconds)
+        plain = axis.kind == "positions" and axis == Axis.positions(axis.length)
+        labels = None if plain else tuple(shortened(label, LONGEST_LABEL // 4) for label in axis.labels)
+        odd: dict[int, str] = {}
+        if labels is not None and not is_text("".join(labels)):
+            odd = {i: utf_16(label) for i, label in enumerate(labels) if not is_text(label)}
+            labels = tuple(map(sentence, labels)) if len(odd) == len(labels) else replaced(labels, odd)
+        source = None if axis.source is None else named(axis.source)
+        return cls(axis.kind, axis.length, labels, special, axis.ids, axis.spans, axis.grid, source, axis.seconds, odd)
 
     def axis(self) -> Axis:
         """The axis that was written."""
         if self.labels is None:
             return Axis.positions(self.length)
+        labels = self.labels if not self.odd else replaced(self.labels, self.odd, from_utf_16)
         marks = set(self.special)
         special = tuple(i in marks for i in range(self.length))
-        return Axis(
-            self.kind, self.length, self.labels, special, self.ids, self.spans, self.grid, self.source, self.seconds
-        )
+        return Axis(self.kind, self.length, labels, special, self.ids, self.spans, self.grid, self.source, self.seconds)
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can write a text: it has no half of a surrogate pair alone."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def utf_16(label: str) -> str:
+    """A text in hexadecimal digits, with halves of surrogate pairs."""
+    return label.encode("utf-16-le", "surrogatepass").hex()
+
+
+def from_utf_16(digits: str) -> str:
+    """The text that `utf_16` wrote."""
+    return bytes.fromhex(digits).decode("utf-16-le", "surrogatepass")
+
+
+def replaced(labels: tuple[str, ...], odd: dict[int, str], read: Callable[[str], str] | None = None) -> tuple[str, ...]:
+    """Labels with those at some places written out, or read from their digits."""
+    changed = list(labels)
+    for place, digits in odd.items():
+        changed[place] = sentence(changed[place]) if read is None else read(digits)
+    return tuple(changed)
+
+
+def named(name: str) -> str:
+    """A name as it is written: short enough to be read again, and without halves of surrogate pairs."""
+    return shortened(name if is_text(name) else sentence(name), LONGEST_NAME)
 
 
 class LayerEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A layer: what is not a tensor, the shapes and dtypes of its tensors, and the digest of their file."""
 
-    name: str
+    name: Name
     kind: Literal["self", "cross"]
     scale: float
     tensors: Tensors
-    sha256: str
-    queries: tuple[int, ...]
-    keys: tuple[int, ...]
+    sha256: Name
+    queries: tuple[Whole, ...]
+    keys: tuple[Whole, ...]
     softcap: float | None = None
-    number: int = -1
-    heads: tuple[int, ...] = ()
-    rows: tuple[int, ...] | None = None
+    number: Integer = -1
+    heads: tuple[Whole, ...] = ()
+    rows: tuple[Whole, ...] | None = None
     source: Literal["call", "weights"] = "call"
 
 
 class RankEntry(msgspec.Struct, forbid_unknown_fields=True):
     """Which process of several recorded this, and with which ones it shared out the heads."""
 
-    number: int
-    of: int
-    group: tuple[int, ...]
+    number: Whole
+    of: Whole
+    group: Annotated[tuple[Whole, ...], Meta(max_length=MOST_RANKS)]
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """All that `recording.json` says, except for the format and the digest that protect it."""
 
-    headscope: str
-    torch: str
-    model: str
-    axes: tuple[AxisEntry, ...]
-    layers: tuple[LayerEntry, ...]
+    headscope: Name
+    torch: Name
+    model: Name
+    axes: Annotated[tuple[AxisEntry, ...], Meta(max_length=MOST_AXES)]
+    layers: Annotated[tuple[LayerEntry, ...], Meta(max_length=MOST_LAYERS)]
     rank: RankEntry | None = None
 
 
@@ -99,6 +159,11 @@ class Envelope(msgspec.Struct):
 def encode(body: Body) -> bytes:
     """The bytes of `recording.json`."""
     raw = msgspec.json.encode(body)
+    if len(raw) > LARGEST - 2**10:
+        raise RecordingError(
+            f"recording: {NAME} would be {len(raw)} bytes long and may have {LARGEST}; record fewer positions, or "
+            "leave their labels out."
+        )
     return msgspec.json.encode(
         {"format": VERSION, "sha256": hashlib.sha256(raw).hexdigest(), "recording": msgspec.Raw(raw)}
     )
@@ -150,10 +215,12 @@ def check(where: str, body: Body) -> None:
                 raise RecordingError(
                     f"{where}: field axes[{number}].{name}: {len(given)} entries for {axis.length} positions."
                 )
+        if axis.odd and not (axis.labels is not None and max(axis.odd) < axis.length and all_read(axis.odd)):
+            raise RecordingError(f"{where}: field axes[{number}].odd: no label, or no text in UTF-16.")
+        if axis.seconds is not None and not axis.seconds >= 0:
+            raise RecordingError(f"{where}: field axes[{number}].seconds: {axis.seconds} is no duration.")
         if axis.labels is None and axis.kind != "positions":
             raise RecordingError(f"{where}: field axes[{number}].labels: {axis.kind} without labels.")
-        if not 0 <= axis.length < 2**31:
-            raise RecordingError(f"{where}: field axes[{number}].length: {axis.length} is no number of positions.")
         if axis.grid is not None and not (min(axis.grid) > 0 and axis.grid[0] * axis.grid[1] <= axis.length):
             raise RecordingError(
                 f"{where}: field axes[{number}].grid: {axis.grid} does not fit {axis.length} positions."
@@ -161,7 +228,12 @@ def check(where: str, body: Body) -> None:
     for number, layer in enumerate(body.layers):
         for problem in problems(layer, body.axes):
             raise RecordingError(f"{where}: field layers[{number}].{problem}")
-    # An axis is only as long as tensors that are there: what belongs to no layer could be of any length.
+    # An axis is only as long as tensors that are there: what belongs to no layer, or to tensors without numbers, could
+    # be of any length.
+    there = sum(math.prod(layer.tensors[name][1]) for layer in body.layers for name in ("q", "k"))
+    plain = sum(axis.length for axis in body.axes if axis.labels is None)
+    if plain > there + MOST_EMPTY:
+        raise RecordingError(f"{where}: field axes: {plain} positions for tensors with {there} numbers.")
     used = {number for layer in body.layers for number in (*layer.queries, *layer.keys)}
     for number in set(range(len(body.axes))) - used:
         raise RecordingError(f"{where}: field axes[{number}]: belongs to no layer.")
@@ -183,14 +255,14 @@ def problems(layer: LayerEntry, axes: tuple[AxisEntry, ...]) -> list[str]:
         f"tensors.{name}: a negative size in {shape}." for name, shape in sizes.items() if min(shape, default=0) < 0
     ]
     (b, h, q, d), (kb, g, k, kd) = sizes["q"], sizes["k"]
-    if kb != b or kd != d or g < 1 or h % g:
+    if kb != b or kd != d or h % max(g, 1) or (h and not g):
         wrong.append(f"tensors.k: {sizes['k']} does not fit q {sizes['q']}.")
-    if min(h, d) < 1:
-        wrong.append(f"tensors.q: {sizes['q']} has no numbers.")
     if "v" in sizes and sizes["v"][:3] != (b, g, k):
         wrong.append(f"tensors.v: {sizes['v']} does not fit k {sizes['k']}.")
     if sizes.get("start") != sizes.get("stop"):
         wrong.append(f"tensors.stop: {sizes.get('stop')} does not fit start {sizes.get('start')}.")
+    if "start" in sizes and sizes["start"][3] > max(k, 1):
+        wrong.append(f"tensors.start: {sizes['start'][3]} runs of {k} keys.")
     for name, full in (("start", (b, h, q, None)), ("bias", (b, h, q, k)), ("lse", (b, h, q)), ("sinks", (h,))):
         if name in sizes and not all(
             have in (1, want) or want is None for have, want in zip(sizes[name], full, strict=True)
@@ -204,8 +276,16 @@ def problems(layer: LayerEntry, axes: tuple[AxisEntry, ...]) -> list[str]:
             wrong.append(f"{name}: an axis that is not {count} positions long.")
     if layer.softcap is not None and not layer.softcap > 0:
         wrong.append(f"softcap: {layer.softcap} bounds nothing.")
-    if layer.heads and len(layer.heads) != h:
-        wrong.append(f"heads: {len(layer.heads)} numbers for {h} heads.")
+    if layer.heads and (len(layer.heads) != h or len(set(layer.heads)) != h):
+        wrong.append(f"heads: {len(set(layer.heads))} numbers for {h} heads.")
     if layer.rows is not None and len(layer.rows) != q:
         wrong.append(f"rows: {len(layer.rows)} positions for {q} queries.")
     return wrong
+
+
+def all_read(odd: dict[int, str]) -> bool:
+    """Whether the digits of every label are a text."""
+    try:
+        return all(isinstance(from_utf_16(digits), str) for digits in odd.values())
+    except (ValueError, UnicodeDecodeError):
+        return False

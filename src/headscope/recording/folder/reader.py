@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import stat
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from torch import Tensor
 
 from headscope.attention.masks.runs import Runs
 from headscope.errors import RecordingError
+from headscope.files.bounded import plain, read_bounded
+from headscope.files.digests import digest_of_file
+from headscope.files.replace_file import reason
+from headscope.files.replace_folder import found
 from headscope.look.axis import Axis
 from headscope.recording.folder import format as form
 from headscope.recording.layer import Layer
@@ -23,6 +28,8 @@ from headscope.recording.ranks.share import Rank
 SUFFIX = ".headscope"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32}
 INTEGERS = ("start", "stop")
+# How often a folder is read again that was replaced meanwhile, and the seconds between.
+TRIES, PAUSE = 20, 0.02
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -54,7 +61,7 @@ class StoredLayer(Layer):
     lse: Tensor | None = opened("lse")
 
     def __init__(self, file: Path, entry: form.LayerEntry, axes: Sequence[Axis]) -> None:
-        self._file, self._entry = file, entry
+        self._file, self._entry, self._folder = file, entry, identity(file.parent)
         self._opened: dict[str, Any] | None = None
         self._found = {}
         self.name, self.kind, self.scale, self.softcap = entry.name, entry.kind, entry.scale, entry.softcap
@@ -83,13 +90,36 @@ class StoredLayer(Layer):
     def opened(self) -> dict[str, Any]:
         """The tensors, mapped from the file once its digest was found to be right."""
         if self._opened is None:
-            given: dict[str, Any] = dict.fromkeys(("v", "bias", "sinks", "lse")) | read(self._file, self._entry)
-            start, stop = given.pop("start", None), given.pop("stop", None)
-            given["runs"] = None if start is None else Runs(start, stop)
+            content: dict[str, Any] = dict.fromkeys(("v", "bias", "sinks", "lse")) | self._read()
+            start, stop = content.pop("start", None), content.pop("stop", None)
+            content["runs"] = None if start is None else Runs(start, stop)
             if start is not None:
-                check_runs(self._file, given["runs"], given["k"].shape[2])
-            self._opened = given
+                check_runs(self._file, content["runs"], content["k"].shape[2])
+            self._opened = content
         return self._opened
+
+    def _read(self) -> dict[str, Tensor]:
+        """The tensors, unless the folder is another one by now."""
+        try:
+            tensors = read(self._file, self._entry)
+        except RecordingError:
+            if identity(self._file.parent) == self._folder:
+                raise
+        else:
+            if identity(self._file.parent) == self._folder:
+                return tensors
+        raise RecordingError(
+            f"{self._file.parent}: was replaced by another recording after it was opened; load it again."
+        )
+
+
+def identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder has a name at this moment; None where there is none."""
+    try:
+        about = os.stat(folder)
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 def read(file: Path, entry: form.LayerEntry) -> dict[str, Tensor]:
@@ -98,46 +128,76 @@ def read(file: Path, entry: form.LayerEntry) -> dict[str, Tensor]:
     Raises:
         RecordingError: the file is not the one that was written.
     """
-    regular(file)
+    plain(file, RecordingError)
     try:
-        if digest_of(file) != entry.sha256:
-            raise RecordingError(
-                f"{file}: field sha256: the file was altered or damaged after it was written. "
-                "Record again, or restore a copy."
-            )
-        with safe_open(file, "pt") as tensors:
-            return {name: tensors.get_tensor(name) for name in entry.tensors}
+        with same_file(file) as here:
+            if digest_of_file(here) != entry.sha256:
+                raise RecordingError(
+                    f"{file}: field sha256: the file was altered or damaged after it was written. "
+                    "Record again, or restore a copy."
+                )
+            with safe_open(here, "pt") as tensors:
+                return {name: tensors.get_tensor(name) for name in entry.tensors}
     except (OSError, SafetensorError) as error:
-        raise RecordingError(f"{file}: cannot be read: {error}.") from None
+        raise RecordingError(f"{file}: cannot be read: {reason(error)}.") from None
+
+
+@contextmanager
+def same_file(file: Path) -> Iterator[Path]:
+    """A name of a file that means this very file until the block ends, whatever happens to its own name.
+
+    It is always UTF-8, as safetensors wants it.
+    """
+    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        name = Path(f"/proc/self/fd/{handle}")
+        yield name if name.exists() else file
+    finally:
+        os.close(handle)
 
 
 def load(path: Path) -> tuple[list[Layer], str, Rank | None]:
-    """The layers of a folder, the name of their model, and whose part they are; headers are read and checked."""
+    """The layers of a folder, the name of their model, and whose part they are; headers are read and checked.
+
+    A folder that is replaced while it is read is read again.
+    """
     beside = path.with_name(path.name + SUFFIX)
-    if not (path / form.NAME).exists() and beside.is_dir():
+    if not (found(path) / form.NAME).exists() and found(beside).is_dir():
         path = beside
-    file = path / form.NAME
+    for _ in range(TRIES):
+        here = found(path)
+        before = identity(here)
+        try:
+            layers = headers(here)
+        except RecordingError:
+            if identity(here) == before and found(path) == here:
+                raise
+        else:
+            if identity(here) == before:
+                return layers
+        time.sleep(PAUSE)
+    raise RecordingError(f"{path}: is being replaced again and again; load it when that is done.")
+
+
+def headers(path: Path) -> tuple[list[Layer], str, Rank | None]:
+    """What the files of a folder say at this moment."""
     if not path.is_dir():
         raise RecordingError(f"{path}: there is no such folder; give the folder of a recording, NAME{SUFFIX}.")
-    if not file.exists():
+    file = path / form.NAME
+    if not os.path.lexists(file):
         raise RecordingError(f"{path}: has no {form.NAME}: it is no recording, or one whose writing was broken off.")
-    regular(file)
-    if file.stat().st_size > form.LARGEST:
-        raise RecordingError(
-            f"{file}: is {file.stat().st_size} bytes long; a recording says at most {form.LARGEST} bytes. It is "
-            "damaged."
-        )
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise RecordingError(f"{file}: cannot be read: {error.strerror}.") from None
-    body = form.decode(str(file), data)
+    body = form.decode(str(file), read_json(file))
     form.check(str(file), body)
     for position, entry in enumerate(body.layers):
         check_header(path / file_name(position), entry)
     axes = [axis.axis() for axis in body.axes]
     layers: list[Layer] = [StoredLayer(path / file_name(i), entry, axes) for i, entry in enumerate(body.layers)]
     return layers, body.model, None if body.rank is None else Rank(*msgspec.structs.astuple(body.rank))
+
+
+def read_json(file: Path) -> bytes:
+    """The bytes of `recording.json`."""
+    return read_bounded(file, form.LARGEST, RecordingError)
 
 
 def parts_in(path: Path) -> list[Path]:
@@ -154,9 +214,9 @@ def parts_in(path: Path) -> list[Path]:
 
 def check_header(file: Path, entry: form.LayerEntry) -> None:
     """Raise `RecordingError` unless the header of a layer's file says what `recording.json` says of it."""
-    regular(file)
+    plain(file, RecordingError)
     try:
-        with safe_open(file, "pt") as tensors:
+        with same_file(file) as here, safe_open(here, "pt") as tensors:
             found = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
             shapes = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in found.items()}
     except (OSError, SafetensorError, ValueError) as error:
@@ -176,17 +236,13 @@ def check_runs(file: Path, runs: Runs, keys: int) -> None:
         raise RecordingError(f"{file}: field start, stop: runs that do not lie among the {keys} keys.")
 
 
-def regular(file: Path) -> None:
-    """Raise `RecordingError` unless this is a plain file of the folder itself."""
+def names_in(path: Path) -> set[str] | None:
+    """The names of the files of a recording in a folder; None where there is none that headscope wrote.
+
+    The proof is the format's own: a `recording.json` whose digest is right.
+    """
     try:
-        mode = file.lstat().st_mode
-    except OSError as error:
-        raise RecordingError(f"{file}: cannot be read: {error.strerror}; the recording is not complete.") from None
-    if not stat.S_ISREG(mode):
-        raise RecordingError(f"{file}: is a link or no plain file; nothing outside the folder of a recording is read.")
-
-
-def digest_of(file: Path) -> str:
-    """The SHA-256 of a file."""
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
+        body = form.decode(str(path / form.NAME), read_json(path / form.NAME))
+    except RecordingError:
+        return None
+    return {form.NAME, *(file_name(position) for position in range(len(body.layers)))}

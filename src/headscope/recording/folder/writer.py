@@ -1,65 +1,34 @@
-"""The folder on disk: one safetensors file per layer, and `recording.json`, which is written last. No pickle "
-"anywhere."""
+"""The folder on disk: one safetensors file per layer, and `recording.json`, written last. No pickle anywhere."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import os
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from headscope.errors import RecordingError
+from headscope.files.replace_folder import Folder
+from headscope.files.tensors_file import write_tensors
 from headscope.look.axis import Axis
 from headscope.recording.folder import format as form
-from headscope.recording.folder import reader
-from headscope.recording.folder.reader import INTEGERS, NAMES, SUFFIX, StoredLayer, file_name, rank_name
+from headscope.recording.folder.reader import INTEGERS, NAMES, SUFFIX, StoredLayer, file_name, names_in, rank_name
 from headscope.recording.layer import Layer
 from headscope.recording.ranks.share import Rank
 
 
 class Writer:
-    """Writes a recording, layer by layer, into a hidden folder beside its place, and moves it there when it is "
-    "complete."""
+    """Writes a recording, layer by layer, beside its place, and moves it there when it is complete."""
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         self.path = path if path.name.endswith(SUFFIX) else path.with_name(path.name + SUFFIX)
-        self.overwrite = overwrite
         self.axes: dict[Axis, int] = {}
         self.entries: list[form.LayerEntry] = []
-        self._refuse()
-        self.part = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}.part")
-        with self._told(self.part):
-            self.part.mkdir()
-
-    def _refuse(self) -> None:
-        if os.path.lexists(self.path) and not self.overwrite:
-            raise RecordingError(f"{self.path}: exists already; give another name, or overwrite=True to replace it.")
-        if os.path.lexists(self.path) and not is_ours(self.path):
-            raise RecordingError(
-                f"{self.path}: exists and is no recording, so it is not overwritten; give another name, or remove it "
-                "yourself."
-            )
-
-    @contextlib.contextmanager
-    def _told(self, file: Path) -> Iterator[None]:
-        """Whatever goes wrong while writing a file: nothing is left behind, and the error names the file."""
-        try:
-            yield
-        except (OSError, SafetensorError) as error:
-            self.abandon()
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise RecordingError(
-                f"{self.path}: cannot be written: {reason} (at {file.name}); nothing was left behind."
-            ) from error
+        self.folder = Folder(self.path, names_in, overwrite=overwrite, fail=RecordingError)
 
     def add(self, layer: Layer) -> Layer:
         """Write one layer; returns the same layer, with its tensors on the disk."""
@@ -76,24 +45,19 @@ class Writer:
         self.entries[position] = msgspec.structs.replace(self.entries[position], queries=queries, keys=keys)
 
     def _stored(self, position: int) -> Layer:
-        return StoredLayer(self.part / file_name(position), self.entries[position], list(self.axes))
+        return StoredLayer(self.folder.path / file_name(position), self.entries[position], list(self.axes))
 
     def _write(self, position: int, layer: Layer) -> form.LayerEntry:
-        file = self.part / file_name(position)
-        half = file.with_suffix(".part")
         tensors = tensors_of(layer)
         for name, x in tensors.items():
             if NAMES.get(x.dtype) is None or (x.dtype == torch.int32) != (name in INTEGERS):
                 raise RecordingError(
                     f"{self.path}: {name} of layer {layer.name!r} is {x.dtype}, which is not a dtype for it."
                 )
-        with self._told(file):
-            save_file(tensors, half)
-            digest = reader.digest_of(half)
-            sync(half)
-            half.rename(file)
+        with self.folder.writing(file_name(position)) as file:
+            digest = write_tensors(file, tensors)
         return form.LayerEntry(
-            layer.name,
+            form.named(layer.name),
             layer.kind,
             layer.scale,
             {name: (NAMES[x.dtype], tuple(x.shape)) for name, x in tensors.items()},
@@ -113,27 +77,15 @@ class Writer:
     def finish(self, model: str, rank: Rank | None = None) -> Path:
         """Write `recording.json` and move the folder to its place."""
         version = importlib.metadata.version("headscope")
-        body = form.Body(version, str(torch.__version__), model, *named_once(list(self.axes), self.entries))
+        body = form.Body(version, str(torch.__version__), form.named(model), *named_once(list(self.axes), self.entries))
         body.rank = None if rank is None else form.RankEntry(*rank)
-        with self._told(self.part / form.NAME):
-            half = self.part / (form.NAME + ".part")
-            half.write_bytes(form.encode(body))
-            sync(half)
-            half.rename(self.part / form.NAME)
-            sync(self.part)
-        self._refuse()
-        with self._told(self.path):
-            old = self.part.with_suffix(".old")
-            if os.path.lexists(self.path):
-                self.path.rename(old)
-            self.part.rename(self.path)
-            sync(self.path.parent)
-            shutil.rmtree(old, ignore_errors=True)
-        return self.path
+        with self.folder.writing(form.NAME) as file:
+            file.write(form.encode(body))
+        return self.folder.commit()
 
     def abandon(self) -> None:
         """Leave nothing behind."""
-        shutil.rmtree(self.part, ignore_errors=True)
+        self.folder.abandon()
 
 
 def place_of(path: Path, rank: Rank | None) -> Path:
@@ -183,32 +135,8 @@ def named_once(
 
 
 def tensors_of(layer: Layer) -> dict[str, Tensor]:
-    """The tensors of a layer by their names on disk, on the CPU and each with its own memory."""
-    given = {"q": layer.q, "k": layer.k, "v": layer.v, "bias": layer.bias, "sinks": layer.sinks, "lse": layer.lse}
+    """The tensors of a layer by their names on disk, on the CPU."""
+    found = {"q": layer.q, "k": layer.k, "v": layer.v, "bias": layer.bias, "sinks": layer.sinks, "lse": layer.lse}
     if layer.runs is not None:
-        given |= {"start": layer.runs.start, "stop": layer.runs.stop}
-    tensors = {name: x.detach().cpu().contiguous() for name, x in given.items() if x is not None}
-    seen: set[int] = set()
-    for name, x in tensors.items():
-        memory = x.untyped_storage()
-        if memory.data_ptr() in seen or memory.nbytes() != x.numel() * x.element_size():
-            tensors[name] = x.clone()
-        seen.add(memory.data_ptr())
-    return tensors
-
-
-def is_ours(path: Path) -> bool:
-    """Whether this is a folder that holds nothing but a recording, or nothing."""
-    if path.is_symlink() or not path.is_dir():
-        return False
-    names = {entry.name for entry in path.iterdir()}
-    return not names or form.NAME in names
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        found |= {"start": layer.runs.start, "stop": layer.runs.stop}
+    return {name: x.detach().cpu() for name, x in found.items() if x is not None}
