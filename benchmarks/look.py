@@ -19,9 +19,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import headscope as hs
 from headscope.attention.request import Request
-from headscope.look.functions import cells_for
 from headscope.look.kernels.diagonals import band_sums
 from headscope.look.kernels.stream import Ask, Seen, stream
+from headscope.look.sequences import aligned
+from headscope.look.statistics import cells_for
 from memory import peak
 from timing import Report, Work, arguments, compare
 
@@ -33,7 +34,7 @@ def together(request: Request, size: int) -> Seen:
     cells = cells_for(request.q.shape[2], request.k.shape[2], size)
     ask = Ask(entropy=True, received=True, top=8, mean_map=True, max_map=True, cells=cells)
     seen = stream(request, ask)
-    band_sums(request, 16, seen.lse)
+    band_sums(request, 16, seen.lse, aligned(request.runs(), request.q.shape[2], request.k.shape[2]))
     return seen
 
 

@@ -57,3 +57,38 @@ def inputs(groups: int = H, *, dtype=torch.float32, seed: int = 0) -> tuple[Tens
 
 
 calls = st.tuples(st.sampled_from([1, 2, 3, 6]), st.sampled_from(sorted(masks())), st.sampled_from(sorted(extras())))
+
+
+def profile(weights: Tensor, mask: hs.Mask | None, n: int) -> Tensor:
+    """The mean weight at each offset within each sequence, counted one by one, `(b, h, 2n + 1)`."""
+    b, _, queries, keys = weights.shape
+    allowed = torch.ones(1, 1, queries, keys).bool() if mask is None else mask.to_dense(queries, keys)
+    means = []
+    for item, some in zip(weights, allowed.any(1).expand(b, -1, -1), strict=True):
+        order = neighbourhoods(some.tolist())
+        at = []
+        for offset in range(-n, n + 1):
+            found = [
+                item[:, i, line[place + offset]]
+                for i, (line, place) in order.items()
+                if 0 <= place + offset < len(line)
+            ]
+            at.append(torch.stack(found).mean(0) if found else torch.zeros(len(item)).double())
+        means.append(torch.stack(at, -1))
+    return torch.stack(means)
+
+
+def neighbourhoods(allowed: list[list[bool]]) -> dict[int, tuple[list[int], int]]:
+    """For each query that is not padding the keys of its sequence, and where its own key is among them."""
+    shift = len(allowed[0]) - len(allowed)
+    rows = [i for i, row in enumerate(allowed) if any(row) and any(other[i + shift] for other in allowed)]
+    links = {i: {j for j, sees in enumerate(allowed[i]) if sees} | {i + shift} for i in rows}
+    groups: list[set[int]] = []
+    for seen in links.values():
+        touched = [group for group in groups if group & seen]
+        groups = [group for group in groups if not group & seen] + [seen.union(*touched)]
+    found = {}
+    for i in rows:
+        line = sorted(next(group for group in groups if i + shift in group))
+        found[i] = line, line.index(i + shift)
+    return found

@@ -127,7 +127,7 @@ class TestRefusals:
             (None, {}, "give a text for each token, or ids and the tokenizer"),
             (None, {"ids": [1, 2, 3, 4, 5]}, "give a text for each token, or ids and the tokenizer"),
             (WORDS, {"ids": torch.tensor([[1], [2]])}, "ids of 2 batch items were given"),
-            (WORDS, {"ids": [1, 2]}, "2 ids were given for 5 positions"),
+            (WORDS, {"ids": [1, 2]}, "2 ids for 5 positions"),
         ],
     )
     def test_each_says_what_to_do(self, texts, given, message):

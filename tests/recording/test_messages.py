@@ -7,11 +7,12 @@ import headscope as hs
 from headscope.errors import RecordingError
 from headscope.recording.folder import format as form
 from headscope.recording.folder import reader
+from headscope.recording.folder.axis_entry import AxisEntry
 
 
 def body(**changes) -> form.Body:
     """A recording.json with one axis and no layers, altered."""
-    axis = form.AxisEntry(**{"kind": "tokens", "length": 2, "labels": ("a", "b"), **changes})
+    axis = AxisEntry(**{"kind": "tokens", "length": 2, "labels": ("a", "b"), **changes})
     return form.Body("0", "0", "model", (axis,), ())
 
 
@@ -20,8 +21,19 @@ def test_axes_that_do_not_fit():
         form.check("there", body(labels=("a",)))
     with pytest.raises(RecordingError, match=r"field axes\[0\].labels: tokens without labels"):
         form.check("there", body(labels=None))
-    with pytest.raises(RecordingError, match=r"field axes\[0\].length: -1 is no number of positions"):
-        form.check("there", body(kind="positions", length=-1, labels=None))
+    with pytest.raises(RecordingError, match=r"field axes\[0\].labels: patches without labels"):
+        form.check("there", body(kind="patches", labels=None))
+    text = ("text", AxisEntry("tokens", 1, ("a",)))
+    for parts, wrong in (
+        (None, "0 segments that do not make 2 positions"),
+        ((text,), "1 segments that do not make 2 positions"),
+        ((text, ("more", AxisEntry("segments", 1, parts=(text,)))), "a segment with segments of its own"),
+        ((text, ("odd", AxisEntry("tokens", 1, ("a", "b")))), "odd.labels: 2 entries for 1 positions"),
+    ):
+        with pytest.raises(RecordingError, match=rf"field axes\[0\].parts.*{wrong}"):
+            form.check("there", body(kind="segments", labels=None, parts=parts))
+    with pytest.raises(RecordingError, match=r"field axes\[0\].parts: tokens with segments"):
+        form.check("there", body(parts=(text,)))
 
 
 def test_a_layer_that_does_not_fit():

@@ -23,6 +23,7 @@ from headscope.errors import NothingRecorded, RecordingError
 from headscope.files import system
 from headscope.recording.folder import format as form
 from headscope.recording.folder import reader, writer
+from headscope.recording.folder.axis_entry import LONGEST_LABEL
 from headscope.recording.recording import Layer, Recording
 from tests.recording.tiny import build
 
@@ -34,13 +35,18 @@ def example(dtype: torch.dtype = torch.float32) -> Recording:
     torch.manual_seed(5)
     start = torch.randint(0, 3, (2, 1, 5, 2), dtype=torch.int32).sort(-1).values
     runs = Runs(start, torch.stack([start[..., 1], start[..., 1] + 2], -1).int())
-    tokens = hs.Axis.tokens(["[CLS]", "a", "</script>", "ü", "🙂"], ids=[1, 2, 3, 4, 5], special=[True] + [False] * 4)
+    tokens = hs.Axis.tokens(
+        ["[CLS]", "a", "</script>", "ü", "🙂"],
+        ids=[1, 2, 3, 4, 5],
+        special=[True] + [False] * 4,
+        padding=[False] * 4 + [True],
+    )
     keys = hs.Axis.patches(2, 3, before=["[CLS]"], source="cat.png")
     q, k, v = torch.randn(2, 6, 5, 11), torch.randn(2, 3, 7, 11), torch.randn(2, 3, 7, 13)
     full = Layer(
         "encoder.0.attn", "cross", q.to(dtype), k.to(dtype), v.to(dtype), runs, 0.3, 30.0,
         torch.randn(1, 6, 5, 7).to(dtype),
-        torch.randn(6).to(dtype), None, [tokens, hs.Axis.positions(5)], [keys, hs.Axis.frames(7, 0.02)], 3,
+        torch.randn(6).to(dtype), None, [tokens, hs.Axis.positions(5)], [keys, hs.Axis.segments(text=hs.Axis.positions(3), sound=hs.Axis.frames(4, 0.02))], 3,
         rows=(0, 2, 4, 6, 8),
     )  # fmt: skip
     plain = Layer("encoder.1.attn", "self", q[:, :, :5].to(dtype), q[:, :, :5].to(dtype), None, None, 0.25, number=4)
@@ -612,7 +618,7 @@ class TestOddities:
         recording.layers[1].queries = recording.layers[1].keys = [hs.Axis.tokens(["a" * 10**6, *"bcde"])] * 2
         label = hs.load(recording.save(tmp_path / "one")).layers[1].queries[0].labels[0]
         assert set(label[:-1]) == {"a"}
-        assert len(label) == form.LONGEST_LABEL // 4
+        assert len(label) == LONGEST_LABEL // 4
 
     def test_more_than_a_recording_says(self, tmp_path, monkeypatch):
         monkeypatch.setattr(form, "LARGEST", 2000)

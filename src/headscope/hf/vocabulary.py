@@ -94,9 +94,10 @@ def alone(tokenizer: PreTrainedTokenizerBase, token_id: int, *, special: bool) -
 
 
 def with_special(axis: Axis, special: Collection[int], hidden: Sequence[bool] | None = None) -> Axis:
-    """The axis with more positions marked as no content: those of some ids, and those that an input mask hides."""
+    """The axis with more positions marked as special: those of some ids, and those that an input mask hides."""
     ids = axis.ids or ()
     marks = [mark or i in special for mark, i in zip(axis.special, ids, strict=True)]
-    if hidden is not None:
-        marks = [mark or hide for mark, hide in zip(marks, hidden, strict=True)]
-    return Axis.tokens(axis.labels, ids=ids, spans=axis.spans, special=marks)
+    padding = None
+    if hidden is not None and any(hidden):
+        marks, padding = [mark or hide for mark, hide in zip(marks, hidden, strict=True)], hidden
+    return Axis.tokens(axis.labels, ids=ids, spans=axis.spans, special=marks, padding=padding)

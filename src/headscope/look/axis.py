@@ -1,32 +1,42 @@
-"""What the queries and the keys of a head are: tokens, patches of a picture, frames of sound, or plain positions."""
+"""What the queries and the keys of a head are: tokens, patches of a picture, frames of sound, or plain positions.
+
+In joint attention they are segments: several such axes, one behind the other.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
 from headscope.errors import LookError
 
-Kind = Literal["tokens", "patches", "frames", "positions"]
+Kind = Literal["tokens", "patches", "frames", "positions", "segments"]
 
 
 @dataclass(frozen=True)
 class Axis:
     """One axis of a heat map: how many positions, and what each of them is.
 
-    Use the constructors `Axis.tokens`, `Axis.patches`, `Axis.frames` and `Axis.positions`.
+    Use the constructors `Axis.tokens`, `Axis.patches`, `Axis.frames`, `Axis.positions` and `Axis.segments`.
 
     Attributes:
         kind: what the positions are.
         length: how many there are.
         labels: a text for each position.
-        special: for each position, whether it is no content ([CLS], [SEP], padding, a class token, a register).
+        special: for each position, whether it is not content ([CLS], [SEP], padding, a class token, a register).
         ids: token ids, where the axis has tokens and they are known.
         spans: `(start, stop)` in characters of the source text for each token, or None where a token has none.
         grid: `(rows, columns)` of the patches.
         source: the image or sound file that the axis was cut from, if known.
         seconds: the duration of one frame.
+        padding: for each position, whether the model's input mask hid it; None where that is not known.
+        parts: the segments of joint attention, each with its name and an axis of its own.
 
     Example:
         >>> Axis.tokens(["the", "cat"]).label(1)
@@ -42,14 +52,14 @@ class Axis:
     grid: tuple[int, int] | None = None
     source: str | None = None
     seconds: float | None = None
+    padding: tuple[bool, ...] | None = None
+    parts: tuple[tuple[str, Axis], ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("labels", "special", "ids", "spans"):
+        for name in ("labels", "special", "ids", "spans", "padding"):
             given = getattr(self, name)
             if given is not None and len(given) != self.length:
-                raise LookError(
-                    f"Axis: {len(given)} {name} were given for {self.length} positions; give one for each position."
-                )
+                raise LookError(f"Axis: {len(given)} {name} for {self.length} positions; give one for each position.")
 
     @classmethod
     def positions(cls, length: int) -> Axis:
@@ -64,8 +74,9 @@ class Axis:
         ids: Sequence[int] | None = None,
         spans: Sequence[tuple[int, int] | None] | None = None,
         special: Sequence[bool] | None = None,
+        padding: Sequence[bool] | None = None,
     ) -> Axis:
-        """Tokens with their texts; `special` marks those that are no content, such as [CLS]."""
+        """Tokens with their texts; `special` marks those that are not content, such as [CLS]."""
         return cls(
             "tokens",
             len(texts),
@@ -73,6 +84,7 @@ class Axis:
             tuple(special) if special is not None else (False,) * len(texts),
             ids=tuple(ids) if ids is not None else None,
             spans=tuple(spans) if spans is not None else None,
+            padding=tuple(padding) if padding is not None else None,
         )
 
     @classmethod
@@ -87,6 +99,55 @@ class Axis:
         """Frames of sound that last `seconds` each."""
         labels = tuple(f"{i * seconds:.2f} s" for i in range(length))
         return cls("frames", length, labels, (False,) * length, seconds=seconds, source=source)
+
+    @classmethod
+    def segments(cls, **parts: Axis) -> Axis:
+        """The axes of joint attention, one behind the other, under their names: text and picture, as FLUX has them.
+
+        Raises:
+            LookError: no segments, or one that has segments itself.
+
+        Example:
+            >>> axis = Axis.segments(text=Axis.tokens(["a", "cat"]), picture=Axis.patches(1, 2))
+            >>> axis.labels
+            ('a', 'cat', '(0, 0)', '(0, 1)')
+            >>> axis.segment(3)
+            ('picture', 1)
+        """
+        if not parts or any(axis.parts is not None for axis in parts.values()):
+            raise LookError(
+                f"Axis.segments: given {', '.join(parts) or 'no segments'}; give one or more axes without segments of "
+                "their own, each under its name: Axis.segments(text=..., picture=...)."
+            )
+        return cls.of_parts(tuple(parts.items()))
+
+    @classmethod
+    def of_parts(cls, parts: tuple[tuple[str, Axis], ...]) -> Axis:
+        """`segments` from names and axes; after a selection a name may occur more than once."""
+        axes = [axis for _, axis in parts]
+        labels = tuple(
+            f"{name} {label}" if axis.kind == "positions" else label for name, axis in parts for label in axis.labels
+        )
+        special = sum((axis.special for axis in axes), ())
+        padding: tuple[bool, ...] | None = None
+        if any(axis.padding is not None for axis in axes):
+            padding = sum((axis.padding or (False,) * axis.length for axis in axes), ())
+        return cls("segments", len(labels), labels, special, padding=padding, parts=parts)
+
+    def segment(self, position: int) -> tuple[str, int]:
+        """The name of the segment that a position lies in, and its place in it; the axis kind without segments."""
+        self.label(position)
+        position %= self.length
+        for name, axis in self.parts or ():
+            if position < axis.length:
+                return name, position
+            position -= axis.length
+        return self.kind, position
+
+    def segment_numbers(self) -> Int64[Tensor, " n"]:
+        """For each position the number of its segment; 0 where there are none."""
+        lengths = torch.tensor([axis.length for _, axis in self.parts or (("", self),)])
+        return torch.arange(len(lengths)).repeat_interleave(lengths)
 
     def label(self, position: int) -> str:
         """The text of one position; a negative position counts from the end."""
@@ -108,6 +169,8 @@ class Axis:
 
     def select(self, positions: Sequence[int]) -> Axis:
         """The same axis with only the given positions, in that order."""
+        if self.parts is not None:
+            return self._select_parts(positions)
         return replace(
             self,
             length=len(positions),
@@ -116,4 +179,16 @@ class Axis:
             ids=None if self.ids is None else tuple(self.ids[i] for i in positions),
             spans=None if self.spans is None else tuple(self.spans[i] for i in positions),
             grid=self.grid if list(positions) == list(range(self.length)) else None,
+            padding=None if self.padding is None else tuple(self.padding[i] for i in positions),
         )
+
+    def _select_parts(self, positions: Sequence[int]) -> Axis:
+        """Positions of the same segment that stand side by side become one segment again."""
+        assert self.parts is not None
+        numbers = self.segment_numbers().tolist()
+        starts = [0]
+        for _, axis in self.parts:
+            starts.append(starts[-1] + axis.length)
+        groups = itertools.groupby((i % self.length for i in positions), key=lambda i: numbers[i])
+        chosen = [(number, [i - starts[number] for i in group]) for number, group in groups]
+        return self.of_parts(tuple((self.parts[n][0], self.parts[n][1].select(local)) for n, local in chosen))

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from headscope.attention.request import Request
 from headscope.look.axis import Axis
-from headscope.look.copies import has_copy, identities
+from headscope.look.copies import has_copy, places
 from headscope.look.head import Head
 from headscope.look.kernels.diagonals import band_sums
 from headscope.look.kernels.stream import Ask, Seen, stream
-from headscope.look.real import real_rows, same_positions
+from headscope.look.sequences import Sequences
 
 # The largest distance of an offset that is measured.
 FAR = 16
@@ -28,25 +28,32 @@ BLOCK = 2**20
 
 @dataclass(frozen=True)
 class Pair:
-    """A query that puts much of its weight on one key, and the next key of the same sort, if there is one."""
+    """A query that puts much of its weight on one key, and the next key of the same sort, if there is one.
+
+    `distance` counts positions of their sequence; it is 0 between two texts.
+    """
 
     query: int
     key: int
     weight: float
     next_key: int | None
     next_weight: float
+    distance: int = 0
 
 
 @dataclass
 class Evidence:
-    """The measures of one head that the findings rest on. Rows of padding are left out of every mean.
+    """The measures of one head that the findings rest on; padding is left out, and each sequence is by itself.
 
     Attributes:
         same: whether queries and keys are the same positions, so that "previous" means something.
-        rows: how many queries count.
+        rows, keys: how many queries count, and how many keys the longest sequence has.
+        even: what equal weights would put on one key, in the mean over the queries.
         offsets: the mean weight at each offset that half of the queries or more have a key at.
-        received: the mean weight on each key, `(k,)`.
+        received: for each key the mean weight on it over the queries of its sequence, `(k,)`; 0 for padding.
+        first: the mean weight on the first key, and whether that is a special token.
         special, punctuation: the mean weight on all special keys, and on all tokens of punctuation.
+        even_special, even_delimiters: what equal weights would put on special keys, and on these and punctuation.
         entropy: the mean entropy, as a share of what equal weights would have.
         stability: `Σ_j m_j² / mean_i Σ_j p_ij²` with m the mean row: 1 when all rows are the same.
         duplicate, induction: the mean weight on earlier copies of the own token, and on what came after them.
@@ -59,21 +66,22 @@ class Evidence:
     head: Head
     same: bool
     rows: int
+    keys: int
     received: Tensor
+    even: float = 0.0
     offsets: dict[int, float] = field(default_factory=dict)
+    first: float = 0.0
+    first_is_special: bool = False
     special: float = 0.0
     punctuation: float = 0.0
+    even_special: float = 0.0
+    even_delimiters: float = 0.0
     entropy: float = 0.0
     stability: float = 0.0
     duplicate: float = 0.0
     induction: float = 0.0
     copies: int = 0
     pairs: list[Pair] = field(default_factory=list)
-
-    @property
-    def first(self) -> float:
-        """The mean weight on the first key."""
-        return float(self.received[0])
 
     def heaviest(self, among: Tensor) -> tuple[int, float]:
         """Of some keys the one with the most weight, and its mean weight."""
@@ -83,77 +91,99 @@ class Evidence:
 
 def measure(layer: int, number: int, head: Head) -> Evidence:
     """All measures of one head."""
-    q, k = head._wide
-    request = Request(q, k, k, **head._options)
-    same = same_positions(head.queries, head.keys)
-    rows = real_rows(request.runs(), len(head.q), len(head.k), same)
-    count = max(1, int(rows.sum()))
-    seen = stream(request, Ask(entropy=True, concentration=True, mix=rows[None].to(q)))
+    sequences = head.sequences
+    found = Evidence(layer, number, head, sequences.same, len(sequences.rows), 0, torch.zeros(head.keys.length))
+    if not found.rows:
+        return found
+    request = sequences.request(head.call)
+    seen = stream(request, Ask(entropy=True, concentration=True, mix=request.q.new_ones(1, found.rows)))
     assert seen.mixed is not None
-    found = Evidence(layer, number, head, same, int(rows.sum()), seen.mixed[0, 0, 0].cpu().float() / count)
-    special = torch.tensor(head.keys.special, dtype=torch.bool)
-    found.special = float(found.received[special].sum())
-    found.punctuation = float(found.received[~content_of(head.keys) & ~special].sum())
-    spread(found, seen, head, rows)
-    if same:
-        sums, counts = band_sums(request, FAR, seen.lse, rows)
-        means = (sums / counts.clamp(min=1))[0, 0].tolist()
+    shares(found, seen.mixed[0, 0, 0].cpu().float(), sequences)
+    spread(found, seen, request, sequences)
+    if sequences.same:
+        total, counts = band_sums(request, FAR, seen.lse, sequences)
+        means = (total / counts.clamp(min=1))[0, 0].tolist()
         # An offset that only some queries have says more about their one key, such as a sink.
         common = (2 * counts >= found.rows).tolist()
         every = zip(range(-FAR, FAR + 1), means, common, strict=True)
         found.offsets = {offset: mean for offset, mean, often in every if often}
         if head.keys.kind == "tokens":
-            repeats(found, head, rows)
-    found.pairs = heaviest_pairs(head, same, rows)
+            repeats(found, head, sequences)
+    found.pairs = heaviest_pairs(head, sequences)
     return found
 
 
-def spread(found: Evidence, seen: Seen, head: Head, rows: Tensor) -> None:
-    """How even the weights are, and how alike the rows."""
+def shares(found: Evidence, sums: Tensor, sequences: Sequences) -> None:
+    """How much weight the keys get, each from its own sequence, and what equal weights would give to the same ones."""
+    keys, numbers, lengths = found.head.keys, sequences.key_numbers, sequences.lengths.float()
+    special = torch.tensor(keys.special, dtype=torch.bool)[sequences.keys]
+    content = content_of(keys)[sequences.keys]
+    rows_of = torch.bincount(sequences.row_numbers, minlength=int(numbers.max()) + 1)
+    found.received = sequences.over_keys(sums / rows_of[numbers].clamp(min=1), keys.length)
+    found.keys, found.even = int(lengths.max()), float((1 / lengths).mean())
+    found.first = float(sums[sequences.first].sum()) / found.rows
+    found.first_is_special = bool(special[sequences.first].any())
+    found.special = float(sums[special].sum()) / found.rows
+    found.punctuation = float(sums[~content & ~special].sum()) / found.rows
+    of_key = rows_of[numbers] / torch.bincount(numbers)[numbers]
+    found.even_special = float(of_key[special].sum()) / found.rows
+    found.even_delimiters = float(of_key[~content].sum()) / found.rows
+
+
+def spread(found: Evidence, seen: Seen, request: Request, sequences: Sequences) -> None:
+    """How even the weights are, and how alike the rows of each sequence."""
     assert seen.entropy is not None
     assert seen.concentration is not None
-    start, stop = head.runs
-    visible = (stop - start).sum(-1).cpu()[rows].float()
-    even = visible.clamp(min=1).log().sum()
-    found.entropy = float(seen.entropy[0, 0].cpu()[rows].sum() / even) if even > 0 else 0.0
-    sharp = float(seen.concentration[0, 0].cpu()[rows].mean()) if found.rows else 0.0
-    found.stability = float(found.received.square().sum()) / sharp if sharp else 0.0
+    runs = request.runs()
+    if runs is None:
+        visible = torch.full((found.rows,), len(sequences.keys))
+    else:
+        visible = (runs.stop - runs.start).sum(-1).cpu()[0, 0].expand(found.rows)
+    even = visible.float().clamp(min=1).log().sum()
+    found.entropy = float(seen.entropy[0, 0].cpu().sum() / even) if even > 0 else 0.0
+    sharp = float(seen.concentration[0, 0].cpu().mean())
+    rows_of = torch.bincount(sequences.row_numbers, minlength=int(sequences.key_numbers.max()) + 1)
+    alike = found.received[sequences.keys].square() * rows_of[sequences.key_numbers]
+    found.stability = float(alike.sum()) / found.rows / sharp if sharp else 0.0
 
 
-def repeats(found: Evidence, head: Head, rows: Tensor) -> None:
+def repeats(found: Evidence, head: Head, sequences: Sequences) -> None:
     """Weights on earlier copies of the own token, and on what came after them."""
-    repeated = has_copy(identities(head.queries), identities(head.keys)) & rows
+    repeated = has_copy(places(head.queries, head.keys, sequences))
     found.copies = int(repeated.sum())
     if found.copies:
-        found.duplicate = float(head.duplicates().cpu()[repeated].mean())
-        found.induction = float(head.induction().cpu()[repeated].mean())
+        rows = sequences.rows[repeated]
+        found.duplicate = float(head.duplicates().cpu()[rows].mean())
+        found.induction = float(head.induction().cpu()[rows].mean())
 
 
-def heaviest_pairs(head: Head, same: bool, rows: Tensor) -> list[Pair]:
+def heaviest_pairs(head: Head, sequences: Sequences) -> list[Pair]:
     """The heaviest pairs of content that are neither neighbours nor of one word, each with its runner-up."""
-    content, asking = content_of(head.keys), content_of(head.queries) & rows
-    word_q, word_k = words(head.queries), words(head.keys)
-    best, where = torch.zeros(len(head.q), 2), torch.zeros(len(head.q), 2, dtype=torch.int64)
-    own = torch.arange(len(head.q)) + len(head.k) - len(head.q)
-    n = min(2, len(head.k))
-    for block, weights in blocks(head):
+    queries, keys = sequences.rows, sequences.keys
+    content, asking = content_of(head.keys)[keys], content_of(head.queries)[queries]
+    word_q, word_k = words(head.queries)[queries], words(head.keys)[keys]
+    best, where = torch.zeros(len(queries), 2), torch.zeros(len(queries), 2, dtype=torch.int64)
+    n = min(2, len(keys))
+    for block, weights in blocks(head, sequences):
         weights = weights.cpu().float() * content * asking[block, None]
-        if same:
-            near = (own[block, None] - torch.arange(len(head.k))).abs() <= 1
+        if sequences.own is not None:
+            near = (sequences.own[block, None] - torch.arange(len(keys))).abs() <= 1
             weights = weights.masked_fill_(near | (word_q[block, None] == word_k), 0.0)
         best[block, :n], where[block, :n] = weights.topk(n, dim=1)
-    return as_pairs(best, where)
+    return as_pairs(best, where, sequences)
 
 
-def as_pairs(best: Tensor, where: Tensor) -> list[Pair]:
+def as_pairs(best: Tensor, where: Tensor, sequences: Sequences) -> list[Pair]:
     """The heaviest of the two heaviest keys of every query, as pairs in falling order of weight."""
     found = []
-    for query in best[:, 0].argsort(descending=True, stable=True)[:PAIRS].tolist():
-        weight, second = best[query].tolist()
+    for row in best[:, 0].argsort(descending=True, stable=True)[:PAIRS].tolist():
+        weight, second = best[row].tolist()
         if weight <= 0.0:
             break
-        key, next_key = where[query].tolist()
-        found.append(Pair(query, key, weight, next_key if second > 0.0 else None, second))
+        key, next_key = sequences.keys[where[row]].tolist()
+        distance = 0 if sequences.own is None else abs(int(sequences.own[row] - where[row, 0]))
+        next_key = next_key if second > 0.0 else None
+        found.append(Pair(int(sequences.rows[row]), key, weight, next_key, second, distance))
     return found
 
 
@@ -177,9 +207,10 @@ def words(axis: Axis) -> Int64[Tensor, " n"]:
     return torch.tensor(numbers, dtype=torch.int64)
 
 
-def blocks(head: Head) -> Iterator[tuple[slice, Tensor]]:
-    """The weights of a head, a block of whole rows at a time."""
-    step = max(1, BLOCK // max(1, len(head.k)))
-    for first in range(0, len(head.q), step):
-        rows = slice(first, min(first + step, len(head.q)))
-        yield rows, head.weights(rows)
+def blocks(head: Head, sequences: Sequences) -> Iterator[tuple[slice, Tensor]]:
+    """The weights of the queries on the keys that count, a block of whole rows at a time."""
+    count, keys = len(sequences.rows), sequences.keys.tolist()
+    step = max(1, BLOCK // max(1, len(keys)))
+    for first in range(0, count, step):
+        rows = slice(first, min(first + step, count))
+        yield rows, head.weights(sequences.rows[rows].tolist(), keys)

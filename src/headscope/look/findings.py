@@ -132,7 +132,7 @@ def offsets(evidence: Evidence, others: list[Evidence]) -> Iterator[Finding]:
     noun = NOUNS[evidence.head.keys.kind]
     for offset, weight in evidence.offsets.items():
         if weight >= OFFSET:
-            score = weight - usual([other.offsets.get(offset, 0.0) for other in others], evidence)
+            score = weight - usual([other.offsets.get(offset, 0.0) for other in others], evidence.even)
             kind, place = NAMED_OFFSETS.get(offset, ("offset", ""))
             text = f"looks at {place} {noun}: mean weight {weight:.2f}"
             if kind == "offset":
@@ -142,11 +142,14 @@ def offsets(evidence: Evidence, others: list[Evidence]) -> Iterator[Finding]:
 
 def local(evidence: Evidence, others: list[Evidence]) -> Iterator[Finding]:
     """Heads that stay in a window around their own position."""
-    keys = len(evidence.head.k)
     near = near_weight(evidence)
-    if near < LOCAL or keys < SEVERAL * (2 * NEAR + 1) or max(evidence.offsets.values(), default=0.0) >= OFFSET:
+    if (
+        near < LOCAL
+        or evidence.keys < SEVERAL * (2 * NEAR + 1)
+        or max(evidence.offsets.values(), default=0.0) >= OFFSET
+    ):
         return
-    score = near - usual([near_weight(other) for other in others], evidence, 2 * NEAR + 1)
+    score = near - usual([near_weight(other) for other in others], (2 * NEAR + 1) * evidence.even)
     text = f"stays near: {near:.2f} of all weight is at most {NEAR} {NOUNS[evidence.head.keys.kind]}s away"
     yield finding(evidence, "local", text, score, {"mean weight": near, "distance": NEAR})
 
@@ -163,19 +166,17 @@ def resting(evidence: Evidence, others: list[Evidence]) -> Iterator[Finding]:
     if special >= REST:
         key, weight = evidence.heaviest(torch.tensor(keys.special))
         text = f"rests on the special {noun}s: {special:.2f} of all weight, {quoted(keys, key)} alone {weight:.2f}"
-        score = special - usual([other.special for other in others], evidence, sum(keys.special))
+        score = special - usual([other.special for other in others], evidence.even_special)
         numbers = {"mean weight": special, "key": key, "key weight": weight, "first weight": first}
         yield finding(evidence, "special", text, score, numbers)
     elif evidence.punctuation and both >= REST:
         key, weight = evidence.heaviest(~content_of(keys))
         text = f"rests on the delimiters: {both:.2f} of all weight, {quoted(keys, key)} alone {weight:.2f}"
-        usually = usual(
-            [other.special + other.punctuation for other in others], evidence, int((~content_of(keys)).sum())
-        )
+        usually = usual([other.special + other.punctuation for other in others], evidence.even_delimiters)
         numbers = {"mean weight": both, "key": key, "key weight": weight, "special weight": special}
         yield finding(evidence, "delimiter", text, both - usually, numbers)
-    if first >= REST and not keys.special[0]:
-        score = first - usual([other.first for other in others], evidence)
+    if first >= REST and not evidence.first_is_special:
+        score = first - usual([other.first for other in others], evidence.even)
         text = f"rests on the first {noun}: mean weight {first:.2f}"
         yield finding(evidence, "first", text, score, {"mean weight": first})
 
@@ -189,7 +190,7 @@ def copying(evidence: Evidence, others: list[Evidence]) -> Iterator[Finding]:
         ("induction", "what came after earlier copies of the same token", evidence.induction),
     ):
         if weight >= COPY:
-            score = weight - usual([getattr(other, kind) for other in others if other.copies], evidence)
+            score = weight - usual([getattr(other, kind) for other in others if other.copies], evidence.even)
             text = f"looks at {place}: mean weight {weight:.2f}"
             yield finding(evidence, kind, text, score, {"mean weight": weight, "queries": evidence.copies})
 
@@ -205,7 +206,9 @@ def evenness(evidence: Evidence, others: list[Evidence]) -> Iterator[Finding]:
 def columns(evidence: Evidence, others: list[Evidence]) -> Iterator[Finding]:
     """Heads whose rows all look at the same keys of content."""
     keys = evidence.head.keys
-    content = content_of(keys) & (torch.arange(keys.length) > 0)
+    found = evidence.head.sequences
+    later = found.over_keys(~found.first, keys.length)
+    content = content_of(keys) & later
     if evidence.stability < STABLE or not content.any():
         return
     key, weight = evidence.heaviest(content)
@@ -214,7 +217,7 @@ def columns(evidence: Evidence, others: list[Evidence]) -> Iterator[Finding]:
         text = f"looks at the same place from every {noun}: {quoted(keys, key)} has mean weight {weight:.2f}"
         rivals = [float(other.received[key]) for other in others if other.head.keys.labels == keys.labels]
         numbers = {"key": key, "mean weight": weight, "stability": evidence.stability}
-        yield finding(evidence, "columns", text, weight - usual(rivals, evidence), numbers)
+        yield finding(evidence, "columns", text, weight - usual(rivals, evidence.even), numbers)
 
 
 def pairs(group: list[Evidence]) -> Iterator[Finding]:
@@ -234,15 +237,13 @@ def pairs(group: list[Evidence]) -> Iterator[Finding]:
         text = f"{quoted(head.queries, pair.query)} → {quoted(head.keys, pair.key)} {pair.weight:.2f}"
         if pair.next_key is not None:
             text += f" (next: {quoted(head.keys, pair.next_key)} {pair.next_weight:.2f})"
-        score = (pair.weight - usual(rivals, evidence)) * farness(evidence, pair)
+        score = (pair.weight - usual(rivals, evidence.even)) * farness(pair)
         yield finding(evidence, "pair", text, score, numbers_of(head, pair))
 
 
-def farness(evidence: Evidence, pair: Pair) -> float:
+def farness(pair: Pair) -> float:
     """`1 - 1/distance` within one text: how far a link stands above the neighbours; 1 between two texts."""
-    head = evidence.head
-    distance = abs(pair.query + len(head.k) - len(head.q) - pair.key)
-    return 1 - 1 / distance if evidence.same else 1.0
+    return 1 - 1 / pair.distance if pair.distance else 1.0
 
 
 def numbers_of(head: Head, pair: Pair) -> Numbers:
@@ -271,9 +272,9 @@ def comparable(measured: list[Evidence]) -> list[list[Evidence]]:
     return list(groups.values())
 
 
-def usual(others: list[float], evidence: Evidence, keys: int = 1) -> float:
+def usual(others: list[float], even: float) -> float:
     """What a measure usually is: its mean over the other heads, or with equal weights when there are none."""
-    return sum(others) / len(others) if others else keys / max(1, len(evidence.head.k))
+    return sum(others) / len(others) if others else even
 
 
 def quoted(axis: Axis, position: int) -> str:

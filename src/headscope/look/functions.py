@@ -6,22 +6,14 @@ call), else a pass over blocks of scores. With gradients where the definition ha
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
 
-from headscope.attention.api import attend, attend_lse
 from headscope.attention.bias import Bias
 from headscope.attention.masks.mask import Mask
-from headscope.attention.request import Request
-from headscope.errors import LookError
-from headscope.look.kernels import by_rows
-from headscope.look.kernels.diagonals import band
-from headscope.look.kernels.stream import Ask, stream
-from headscope.look.kernels.tiles import wide
+from headscope.look import statistics
+from headscope.look.scoring import Scoring
 from headscope.look.top import Top
-from headscope.shapes import shape
 
 
 def entropy(
@@ -46,17 +38,7 @@ def entropy(
         >>> hs.look.entropy(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 4, 8)).exp().flatten().tolist()
         [4.0..., 4.0...]
     """
-    request = Request(q, k, k, mask, bias, scale, softcap, sinks)
-    if bias is None and softcap is None:
-        wide_q, wide_k = wide(q), wide(k)
-        values, lse = attend_lse(wide_q, wide_k, wide_k, mask=mask, scale=scale, sinks=sinks)
-        seen = ~lse.isneginf()
-        lse = lse.masked_fill(~seen, 0.0)
-        share = seen.to(lse.dtype) if sinks is None else 1.0 - torch.exp(sinks.to(lse.dtype)[:, None] - lse)
-        return share * lse - request.scale * (wide_q * values).sum(-1)
-    if request.trains:
-        return by_rows.by_rows(request, by_rows.entropy)
-    return given(stream(request, Ask(entropy=True)).entropy)
+    return statistics.entropy(Scoring(mask, bias, scale, softcap, sinks).request(q, k))
 
 
 def concentration(
@@ -80,10 +62,7 @@ def concentration(
         >>> hs.look.concentration(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 4, 8)).flatten().tolist()
         [0.25, 0.25]
     """
-    request = Request(q, k, k, mask, bias, scale, softcap, sinks)
-    if request.trains:
-        return by_rows.by_rows(request, by_rows.concentration)
-    return given(stream(request, Ask(concentration=True)).concentration)
+    return statistics.concentration(Scoring(mask, bias, scale, softcap, sinks).request(q, k))
 
 
 def received(
@@ -98,6 +77,7 @@ def received(
 ) -> Float[Tensor, "b h k"]:
     """How much weight every key gets from all queries together, for each query head: `Σ_i p_ij`.
 
+    Every query counts that the mask lets see something; `head.received()` knows which queries are padding, too.
     With grouped keys see `received_by_group` for the sum over the query heads that share a key. Differentiable.
 
     Source: Xiao et al. 2023. With gradients and without a mask it is the flipped call: an lse over the queries, of the
@@ -108,17 +88,7 @@ def received(
         >>> hs.look.received(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 4, 8)).flatten().tolist()
         [0.5, 0.5, 0.5, 0.5]
     """
-    request = Request(q, k, k, mask, bias, scale, softcap, sinks)
-    if not request.trains:
-        return given(stream(request, Ask(received=True)).received)
-    if mask is None and bias is None and softcap is None:
-        wide_q, wide_k = wide(q), wide(k)
-        lse = attend_lse(wide_q, wide_k, wide_k, scale=scale, sinks=sinks)[1]
-        # One more feature carries the bias of each query, so that any path can run it.
-        asked = torch.cat([wide_q * request.scale, -lse[..., None]], dim=-1)
-        keys = pad(wide_k, (0, 1), value=1.0).repeat_interleave(q.shape[1] // k.shape[1], dim=1)
-        return attend_lse(keys, asked, asked, scale=1.0)[1].exp()
-    return by_rows.by_rows(request, by_rows.received, total=True)
+    return statistics.received(Scoring(mask, bias, scale, softcap, sinks).request(q, k))
 
 
 def received_by_group(
@@ -175,11 +145,7 @@ def project(
         >>> hs.look.project(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 4, 8), W).flatten().tolist()
         [1.5, 1.5]
     """
-    if W.ndim not in (2, 4) or W.shape[-2] != k.shape[2]:
-        raise LookError(f"project: W is {shape(W)} and there are {k.shape[2]} keys; give one row of W for each key.")
-    wide_q, wide_k = wide(q), wide(k)
-    values = W.to(wide_q).expand(*k.shape[:2], *W.shape[-2:])
-    return attend(wide_q, wide_k, values, mask=mask, bias=bias, scale=scale, softcap=softcap, sinks=sinks)
+    return statistics.project(Scoring(mask, bias, scale, softcap, sinks).request(q, k), W)
 
 
 def offsets(
@@ -195,8 +161,9 @@ def offsets(
 ) -> Float[Tensor, "b h offsets"]:
     """The mean weight at each offset from the own position, `-n … n`: number `n + δ` is the mean over i of `p_{i,i+δ}`.
 
-    Means are over the queries that have a key at the offset. Queries and keys are aligned at their ends.
-    Differentiable.
+    Means are over the queries that have a key at the offset. Queries and keys are aligned at their ends. What the mask
+    shows to be padding, or another document, is neither a query nor a neighbour: the next position is the next one of
+    the same sequence. Differentiable.
 
     Shapes:
         returns `(b, h, 2n + 1)`.
@@ -212,14 +179,7 @@ def offsets(
         >>> hs.look.offsets(eye, eye, 1).flatten().tolist()
         [0.0, 1.0, 0.0]
     """
-    request = Request(q, k, k, mask, bias, scale, softcap, sinks)
-    if n < 0:
-        raise LookError(f"offsets: n={n}; give the largest distance to look at, 0 or more.")
-    if q.shape[2] < 2:
-        raise LookError(
-            f"offsets: {q.shape[2]} query has no profile over offsets; look at head.row(0), or record more queries."
-        )
-    return band(request, n)
+    return statistics.offsets(Scoring(mask, bias, scale, softcap, sinks).request(q, k), n)
 
 
 def top(
@@ -247,11 +207,7 @@ def top(
         >>> hs.look.top(eye, eye, 1).keys.flatten().tolist()
         [0, 1, 2, 3]
     """
-    if not 1 <= n <= k.shape[2]:
-        raise LookError(f"top: n={n}; there are {k.shape[2]} keys, so give 1 to {k.shape[2]}.")
-    seen = stream(Request(q, k, k, mask, bias, scale, softcap, sinks), Ask(top=n))
-    assert seen.top_keys is not None
-    return Top(given(seen.top_weights), seen.top_keys)
+    return statistics.top(Scoring(mask, bias, scale, softcap, sinks).request(q, k), n)
 
 
 def heatmap(
@@ -279,22 +235,4 @@ def heatmap(
         >>> hs.look.heatmap(torch.zeros(1, 1, 6, 8), torch.zeros(1, 1, 4, 8), 2).shape
         torch.Size([1, 1, 2, 2])
     """
-    if size < 1:
-        raise LookError(f"heatmap: size={size}; give the most cells on a side, 1 or more.")
-    if how not in ("mean", "max"):
-        raise LookError(f'heatmap: how={how!r}; give "mean" or "max".')
-    cells = cells_for(q.shape[2], k.shape[2], size)
-    ask = Ask(mean_map=how == "mean", max_map=how == "max", cells=cells)
-    seen = stream(Request(q, k, k, mask, bias, scale, softcap, sinks), ask)
-    return given(seen.mean_map if how == "mean" else seen.max_map)
-
-
-def cells_for(queries: int, keys: int, size: int) -> tuple[int, int]:
-    """How many queries and keys a cell of a map has, so that there are at most `size` cells on each side."""
-    return max(1, -(-queries // size)), max(1, -(-keys // size))
-
-
-def given(found: Tensor | None) -> Tensor:
-    """What was asked for is there."""
-    assert found is not None
-    return found
+    return statistics.heatmap(Scoring(mask, bias, scale, softcap, sinks).request(q, k), size, how)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headscope.attention.api import attend, attend_lse
 from headscope.attention.bias import Bias
 from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.runs import Runs
 from headscope.attention.request import Request
 from headscope.errors import LookError, ShapeError
 from headscope.look.axis import Axis
-from headscope.look.kernels.gather import chosen
+from headscope.look.kernels import gather
 from headscope.look.looks import Looks
 from headscope.look.positions import Positions, positions
+from headscope.look.scoring import Scoring
+from headscope.look.sequences import Sequences, sequences_of
 from headscope.shapes import shape
 
 
@@ -101,16 +101,27 @@ class Head(Looks):
     def lse(self) -> Float[Tensor, " q"]:
         """The log of the sum of exponentiated scores of every query; minus infinity where it may see nothing."""
         if self._lse is None:
-            q, k = self._wide
             with torch.no_grad():
-                self._lse = attend_lse(q, k, k, **self._options)[1][0, 0]
+                self._lse = self._scoring.lse(*self._wide)[0, 0]
         return self._lse
 
     @property
-    def _options(self) -> dict[str, Any]:
-        """What changes scores or weights, as `hs.attend` takes it."""
-        names = ("mask", "bias", "scale", "softcap", "sinks")
-        return {name: getattr(self, name) for name in names}
+    def sequences(self) -> Sequences:
+        """Which queries and keys are content, and which sequence each belongs to."""
+        return self._own_sequences
+
+    @cached_property
+    def _own_sequences(self) -> Sequences:
+        return sequences_of(self.call.runs(), self.queries, self.keys)
+
+    @property
+    def call(self) -> Request:
+        """The attention call of this head alone, in float32 or better and without gradients."""
+        return self._scoring.request(*self._wide)
+
+    @property
+    def _scoring(self) -> Scoring:
+        return Scoring(self.mask, self.bias, self.scale, self.softcap, self.sinks)
 
     @cached_property
     def _wide(self) -> tuple[Tensor, Tensor]:
@@ -131,15 +142,36 @@ class Head(Looks):
             LookError: a position that does not exist.
         """
         rows, columns = positions("query", queries, len(self.q)), positions("key", keys, len(self.k))
-        q, k = self._wide
-        return chosen(Request(q, k, k, **self._options), self.lse[None, None], rows, columns)[0, 0]
+        with torch.no_grad():
+            return gather.chosen(self.call, self.lse[None, None], rows, columns)[0, 0]
+
+    def scores(self, queries: Positions = None, keys: Positions = None) -> Float[Tensor, "rows columns"]:
+        """What the softmax is taken of: scale, softcap and bias included; minus infinity where a query sees no key.
+
+        Args:
+            queries, keys: as in `weights`.
+
+        Raises:
+            LookError: a position that does not exist.
+
+        Example:
+            >>> Head(2 * torch.eye(2), torch.eye(2), scale=0.5).scores(0).tolist()
+            [[1.0, 0.0]]
+        """
+        rows, columns = positions("query", queries, len(self.q)), positions("key", keys, len(self.k))
+        with torch.no_grad():
+            return gather.scores(self.call, rows, columns)[0, 0]
 
     def row(self, query: int) -> Float[Tensor, " k"]:
         """The weights of one query over all keys."""
         return self.weights(query)[0]
 
+    def column(self, key: int) -> Float[Tensor, " q"]:
+        """The weight of every query on one key."""
+        return self.weights(None, key)[:, 0]
+
     def values(self) -> Float[Tensor, "q e"]:
-        """What the head hands on: the values, filtered by the weights.
+        """The head's output before the output projection: the values, averaged with the weights.
 
         Raises:
             LookError: the head has no values.
@@ -150,4 +182,4 @@ class Head(Looks):
             )
         q, k = self._wide
         with torch.no_grad():
-            return attend(q, k, self.v.detach().to(q.dtype)[None, None], **self._options)[0, 0]
+            return self._scoring.values(q, k, self.v.detach().to(q.dtype)[None, None])[0, 0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,15 +10,20 @@ from torch import Tensor
 
 from headscope.attention.request import Request
 from headscope.errors import LookError
-from headscope.look import copies, functions, norms
+from headscope.look import copies, norms, statistics
 from headscope.look.axis import Axis
+from headscope.look.kernels.gather import chosen
 from headscope.look.kernels.stream import Ask, stream
 from headscope.look.positions import Positions, positions
+from headscope.look.sequences import Sequences
 from headscope.look.top import Top
 
 
 class Looks(ABC):
-    """Statistics of the weights of a head, exact and in O(N) memory; the same as functions are in `hs.look`."""
+    """Statistics of the weights of a head, exact and in O(N) memory; the same as functions are in `hs.look`.
+
+    Means and sums over queries leave out padding, and "previous" and "next" are meant within each sequence.
+    """
 
     v: Tensor | None
     queries: Axis
@@ -27,13 +31,13 @@ class Looks(ABC):
 
     @property
     @abstractmethod
-    def _wide(self) -> tuple[Tensor, Tensor]:
-        """q and k with axes of batch and head, in float32 or better."""
+    def call(self) -> Request:
+        """The attention call of this head alone, in float32 or better and without gradients."""
 
     @property
     @abstractmethod
-    def _options(self) -> dict[str, Any]:
-        """What changes scores or weights."""
+    def sequences(self) -> Sequences:
+        """Which queries and keys are content, and which sequence each belongs to."""
 
     @abstractmethod
     def weights(self, queries: Positions = None, keys: Positions = None) -> Float[Tensor, "rows columns"]:
@@ -44,28 +48,31 @@ class Looks(ABC):
 
         Source: Clark et al. 2019, "What Does BERT Look At?".
         """
-        return functions.entropy(*self._wide, **self._options)[0, 0]
+        return statistics.entropy(self.call)[0, 0]
 
     def concentration(self) -> Float[Tensor, " q"]:
         """`Σ_j p_ij²` of every query: 1 when one key has all the weight; its inverse is how many keys it really has."""
-        return functions.concentration(*self._wide, **self._options)[0, 0]
+        return statistics.concentration(self.call)[0, 0]
 
     def received(self) -> Float[Tensor, " k"]:
-        """How much weight every key gets from all queries together: `Σ_i p_ij`.
+        """How much weight every key gets from all queries together: `Σ_i p_ij`, padding left out.
 
         Source: the column sums behind attention sinks, Xiao et al. 2023.
         """
-        return functions.received(*self._wide, **self._options)[0, 0]
+        found = statistics.received(self.sequences.request(self.call))[0, 0]
+        return self.sequences.over_keys(found, self.keys.length)
 
     def offsets(self, n: int = 16) -> Float[Tensor, " offsets"]:
         """The mean weight at each offset from the own position, `-n … n`: number `n + δ` is the mean of `p_{i,i+δ}`.
+
+        A key counts when it is of the query's own sequence; padding is neither a query nor a neighbour.
 
         Raises:
             LookError: n is negative, or the head has one query only.
 
         Source: Clark et al. 2019; Voita et al. 2019.
         """
-        return functions.offsets(*self._wide, n, **self._options)[0, 0]
+        return statistics.offsets(self.call, n, self.sequences if self.sequences.same else None)[0, 0]
 
     def top(self, n: int) -> Top:
         """The `n` largest weights of every query and their keys.
@@ -73,7 +80,7 @@ class Looks(ABC):
         Raises:
             LookError: n is below 1 or above the number of keys.
         """
-        found = functions.top(*self._wide, n, **self._options)
+        found = statistics.top(self.call, n)
         return Top(found.weights[0, 0], found.keys[0, 0])
 
     def heatmap(self, size: int = 256, how: str = "mean") -> Float[Tensor, "rows columns"]:
@@ -82,7 +89,7 @@ class Looks(ABC):
         Raises:
             LookError: size is below 1, or how is neither "mean" nor "max".
         """
-        return functions.heatmap(*self._wide, size, how, **self._options)[0, 0]
+        return statistics.heatmap(self.call, size, how)[0, 0]
 
     def project(self, W: Float[Tensor, "rows e"]) -> Float[Tensor, "q e"]:
         """`P W`: any numbers that belong to the keys, averaged with each query's weights.
@@ -90,13 +97,13 @@ class Looks(ABC):
         Raises:
             LookError: W has not one row for each key.
         """
-        return functions.project(*self._wide, W, **self._options)[0, 0]
+        return statistics.project(self.call, W)[0, 0]
 
     def special(self) -> Float[Tensor, " q"]:
         """The weight of every query on special keys: [CLS], [SEP], padding, class tokens.
 
         Raises:
-            LookError: the keys are plain positions, so nothing says which are special.
+            LookError: the keys are plain positions, so nothing marks special ones.
 
         Source: Clark et al. 2019.
         """
@@ -105,19 +112,18 @@ class Looks(ABC):
                 "special: the keys of this head are plain positions; say what they are with "
                 "recording.tokens(...), or keys=hs.Axis.tokens(..., special=...)."
             )
-        indicator = torch.tensor(self.keys.special, dtype=self._wide[0].dtype, device=self._wide[0].device)
-        return self.project(indicator[:, None])[:, 0]
+        return self.project(torch.tensor(self.keys.special, dtype=self.call.q.dtype)[:, None])[:, 0]
 
     def confidence(self) -> float:
         """The mean over the queries of the largest weight, special queries and keys left out.
 
         Source: Voita et al. 2019, "Analyzing Multi-Head Self-Attention".
         """
-        out = torch.tensor(self.keys.special).nonzero()[:, 0]
-        q, k = self._wide
-        peak = stream(Request(q, k, k, **self._options), Ask(peak=True, leave_out=out)).peak
+        found = self.sequences
+        special = torch.tensor(self.keys.special, dtype=torch.bool)[found.keys]
+        peak = stream(found.request(self.call), Ask(peak=True, leave_out=special.nonzero()[:, 0])).peak
         assert peak is not None
-        ordinary = peak[0, 0][~torch.tensor(self.queries.special, device=peak.device)]
+        ordinary = peak[0, 0].cpu()[~torch.tensor(self.queries.special, dtype=torch.bool)[found.rows]]
         return float(ordinary.mean()) if len(ordinary) else 0.0
 
     def duplicates(self) -> Float[Tensor, " q"]:
@@ -160,6 +166,9 @@ class Looks(ABC):
         return self.weights(queries, keys) * size[positions("key", keys, len(size)).to(size.device)]
 
     def _copies(self, after: int) -> Tensor:
-        own = copies.identities(self.queries), copies.identities(self.keys)
-        like = self._wide[0].new_zeros(self.queries.length)
-        return copies.mass(lambda rows, keys: self.weights(rows.tolist(), keys.tolist()), *own, like, after=after)
+        found = self.sequences
+        places = copies.places(self.queries, self.keys, found)
+        request = found.request(self.call)
+        lse = statistics.lse(request)
+        mass = copies.mass(lambda rows, keys: chosen(request, lse, rows, keys)[0, 0], places, lse[0, 0], after=after)
+        return found.over_queries(mass, self.queries.length)

@@ -14,6 +14,6 @@ def totals_of(layers: Iterable[tuple[int, Layer]]) -> Totals:
     totals = Totals()
     for number, layer in layers:
         for item in range(layer.items):
-            found = measures(layer.request(item), layer.queries[item], layer.keys[item])
+            found = measures(layer.request(item), layer.queries[item], layer.keys[item], layer.sequences(item))
             totals.add(number, layer.head_numbers, found, layer.name)
     return totals

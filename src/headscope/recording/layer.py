@@ -10,18 +10,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headscope.attention.api import attend_lse
 from headscope.attention.bias import Bias, DenseBias
 from headscope.attention.masks.mask import Given
 from headscope.attention.masks.runs import Runs
 from headscope.attention.request import Request
 from headscope.look.axis import Axis
 from headscope.look.head import Head
+from headscope.look.scoring import Scoring
+from headscope.look.sequences import Sequences, sequences_of
 
 Source = Literal["call", "weights"]
+Kind = Literal["self", "cross", "joint"]
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Layer:
     """One attention call of a model, for every batch item and every head.
 
@@ -31,17 +33,19 @@ class Layer:
 
     Attributes:
         name: the path of the module that called attention, as in `model.named_modules()`.
-        kind: "self" when queries and keys come from the same positions, else "cross".
+        kind: "self" when queries and keys come from the same positions, "joint" when these are several sequences one
+            behind the other (text and picture), else "cross".
         queries, keys: what the positions are; one axis for each batch item.
         number: which attention layer of the model this is, counted in the order of their first calls; -1 where unknown.
         head_numbers: the model's numbers of the heads; all of them, from 0, unless some were selected.
         rows: the positions of the recorded queries; None for all.
         source: "call" when q and k are those of the model; "weights" when the model computed its weights by itself, and
             they were recorded as `bias = log weights` beside a q and k of zeros.
+        output: what the call returned, `(b, h, q, e)` in the graph of autograd, where it was recorded with grad=True.
     """
 
     name: str
-    kind: Literal["self", "cross"]
+    kind: Kind
     q: Tensor
     k: Tensor
     v: Tensor | None
@@ -57,6 +61,7 @@ class Layer:
     head_numbers: tuple[int, ...] = ()
     rows: tuple[int, ...] | None = None
     source: Source = "call"
+    output: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.queries:
@@ -68,6 +73,13 @@ class Layer:
         if not self.head_numbers:
             self.head_numbers = tuple(range(self.heads))
         self._found: dict[int, Tensor] = {}
+        self._sequences: dict[int, tuple[Axis, Axis, Sequences]] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"Layer({self.name!r}, {self.kind}: {self.items} items, {self.heads} heads, {self.q.shape[2]} queries x "
+            f"{self.k.shape[2]} keys, {str(self.q.dtype).removeprefix('torch.')})"
+        )
 
     @property
     def heads(self) -> int:
@@ -89,7 +101,7 @@ class Layer:
             self.q[item, head],
             self.k[item, group],
             None if self.v is None else self.v[item, group],
-            **self._options(slice(item, item + 1), slice(head, head + 1)),
+            **self.scoring(slice(item, item + 1), slice(head, head + 1))._asdict(),
             queries=self.queries[item],
             keys=self.keys[item],
             lse=None if self.lse is None else self.lse[item, head],
@@ -104,30 +116,34 @@ class Layer:
             dtype = torch.float64 if self.q.dtype == torch.float64 else torch.float32
             q, k = self.q[one].to(dtype), self.k[one].to(dtype)
             with torch.no_grad():
-                self._found[item] = attend_lse(q, k, k, **self._options(one, every))[1][0]
+                self._found[item] = self.scoring(one, every).lse(q, k)[0]
         return self._found[item]
 
     def request(self, item: int) -> Request:
         """The attention call of one batch item, all heads, as the looks take it."""
         one = slice(item, item + 1)
-        q, k = self.q[one], self.k[one]
-        return Request(q, k, k, **self._options(one, slice(0, self.heads)))
+        return self.scoring(one, slice(0, self.heads)).request(self.q[one], self.k[one])
 
-    def _options(self, items: slice, heads: slice) -> dict[str, Any]:
-        """Mask, bias, scale, softcap and sinks of some items and heads, as `attend` takes them."""
+    def sequences(self, item: int) -> Sequences:
+        """Which queries and keys of one batch item are content, and which sequence each belongs to."""
+        axes = self.queries[item], self.keys[item]
+        known = self._sequences.get(item)
+        if known is None or known[0] is not axes[0] or known[1] is not axes[1]:
+            runs = self.request(item).runs()
+            known = self._sequences[item] = *axes, sequences_of(runs, *axes)
+        return known[2]
+
+    def scoring(self, items: slice, heads: slice) -> Scoring:
+        """Mask, bias, scale, softcap and sinks of some items and heads."""
 
         def part(x: Tensor) -> Tensor:
             x = x if x.shape[0] == 1 else x[items]
             return x if x.shape[1] == 1 else x[:, heads]
 
+        mask = None if self.runs is None else Given(Runs(*map(part, self.runs)), self.k.shape[2])
         bias: Bias | None = None if self.bias is None else DenseBias(part(self.bias))
-        return {
-            "mask": None if self.runs is None else Given(Runs(*map(part, self.runs)), self.k.shape[2]),
-            "bias": bias,
-            "scale": self.scale,
-            "softcap": self.softcap,
-            "sinks": None if self.sinks is None else self.sinks[heads],
-        }
+        sinks = None if self.sinks is None else self.sinks[heads]
+        return Scoring(mask, bias, self.scale, self.softcap, sinks)
 
 
 @functools.lru_cache(64)
@@ -145,6 +161,10 @@ class RecordedHead(Head):
 
     @property
     def lse(self) -> Float[Tensor, " q"]:
-        """The natural log of the sum of exponentiated scores of every query; minus infinity where it may see "
-        "nothing."""
+        """The natural log of the sum of exponentiated scores of every query; minus infinity where it sees nothing."""
         return self._layer.item_lse(self._item)[self._row]
+
+    @property
+    def sequences(self) -> Sequences:
+        """Those of the batch item: what another head of the layer sees belongs together, too."""
+        return self._layer.sequences(self._item)

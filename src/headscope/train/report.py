@@ -161,7 +161,7 @@ def curve(history: Sequence[Mapping[str, Any]]) -> str:
 def heads(table: Table, numbers: Sequence[int], texts: int) -> str:
     """The table of all heads; the name of a head shows it below."""
     columns = [name for name in COLUMNS if name in table.columns]
-    names = "".join(f'<th scope="col" title="{text(MEASURES[name])}">{name}</th>' for name in columns)
+    names = "".join(f'<th scope="col" title="{text(MEASURES[name].text)}">{name}</th>' for name in columns)
     lines = []
     for row in table:
         layer, head = int(row["layer"]), int(row["head"])

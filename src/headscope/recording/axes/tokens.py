@@ -61,7 +61,9 @@ def label(
         )
     for layer, name, _ in fitting:
         axes = list(getattr(layer, name))
-        axes[item] = axis if len(axes[item].labels) == axis.length else axis.select(layer.rows or ())
+        named = axis if axes[item].length == axis.length else axis.select(layer.rows or ())
+        # What the model's input mask hid stays known when the positions get other words.
+        axes[item] = named if named.padding is not None else replace(named, padding=axes[item].padding)
         setattr(layer, name, axes)
 
 
@@ -108,7 +110,7 @@ def again(layers: Sequence[Layer], tokenizer: PreTrainedTokenizerBase) -> None:
         if axis.ids is not None:
             named = ids_axis(axis.ids, tokenizer)
             special = [a or b for a, b in zip(named.special, axis.special, strict=True)]
-            found[axis] = replace(named, special=tuple(special))
+            found[axis] = replace(named, special=tuple(special), padding=axis.padding)
     if not found:
         raise LookError(
             "recording.tokens: a tokenizer was given, and the model was given no token ids in the block; give their "

@@ -14,109 +14,29 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from headscope.characters import sentence, shortened
 from headscope.errors import RecordingError
-from headscope.look.axis import Axis
+from headscope.recording.folder.axis_entry import AxisEntry, Integer, Name, Whole
 
 VERSION = 1
 NAME = "recording.json"
 LARGEST = 2**27
 MOST_LAYERS, MOST_AXES, MOST_RANKS = 2**14, 2**16, 2**16
-LONGEST_NAME, LONGEST_LABEL = 2**12, 2**20
 # Positions without labels, beyond those that have numbers in a tensor.
 MOST_EMPTY = 2**20
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
-Whole = Annotated[int, Meta(ge=0, le=2**53)]
-Integer = Annotated[int, Meta(ge=-(2**53), le=2**53)]
-Name = Annotated[str, Meta(max_length=LONGEST_NAME)]
-Label = Annotated[str, Meta(max_length=LONGEST_LABEL)]
-
-
-class AxisEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """An axis; plain positions are only a length.
-
-    Attributes:
-        odd: labels with half of a surrogate pair, which JSON cannot hold: their UTF-16 in hexadecimal digits.
-    """
-
-    kind: Literal["tokens", "patches", "frames", "positions"]
-    length: Whole
-    labels: tuple[Label, ...] | None = None
-    special: tuple[Whole, ...] = ()
-    ids: tuple[Integer, ...] | None = None
-    spans: tuple[tuple[Whole, Whole] | None, ...] | None = None
-    grid: tuple[Whole, Whole] | None = None
-    source: Name | None = None
-    seconds: float | None = None
-    odd: dict[Whole, Label] = {}
-
-    @classmethod
-    def of(cls, axis: Axis) -> AxisEntry:
-        """What is written of an axis."""
-        special = tuple(i for i, mark in enumerate(axis.special) if mark)
-        plain = axis.kind == "positions" and axis == Axis.positions(axis.length)
-        labels = None if plain else tuple(shortened(label, LONGEST_LABEL // 4) for label in axis.labels)
-        odd: dict[int, str] = {}
-        if labels is not None and not is_text("".join(labels)):
-            odd = {i: utf_16(label) for i, label in enumerate(labels) if not is_text(label)}
-            labels = tuple(map(sentence, labels)) if len(odd) == len(labels) else replaced(labels, odd)
-        source = None if axis.source is None else named(axis.source)
-        return cls(axis.kind, axis.length, labels, special, axis.ids, axis.spans, axis.grid, source, axis.seconds, odd)
-
-    def axis(self) -> Axis:
-        """The axis that was written."""
-        if self.labels is None:
-            return Axis.positions(self.length)
-        labels = self.labels if not self.odd else replaced(self.labels, self.odd, from_utf_16)
-        marks = set(self.special)
-        special = tuple(i in marks for i in range(self.length))
-        return Axis(self.kind, self.length, labels, special, self.ids, self.spans, self.grid, self.source, self.seconds)
-
-
-def is_text(text: str) -> bool:
-    """Whether UTF-8 can write a text: it has no half of a surrogate pair alone."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def utf_16(label: str) -> str:
-    """A text in hexadecimal digits, with halves of surrogate pairs."""
-    return label.encode("utf-16-le", "surrogatepass").hex()
-
-
-def from_utf_16(digits: str) -> str:
-    """The text that `utf_16` wrote."""
-    return bytes.fromhex(digits).decode("utf-16-le", "surrogatepass")
-
-
-def replaced(labels: tuple[str, ...], odd: dict[int, str], read: Callable[[str], str] | None = None) -> tuple[str, ...]:
-    """Labels with those at some places written out, or read from their digits."""
-    changed = list(labels)
-    for place, digits in odd.items():
-        changed[place] = sentence(changed[place]) if read is None else read(digits)
-    return tuple(changed)
-
-
-def named(name: str) -> str:
-    """A name as it is written: short enough to be read again, and without halves of surrogate pairs."""
-    return shortened(name if is_text(name) else sentence(name), LONGEST_NAME)
 
 
 class LayerEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A layer: what is not a tensor, the shapes and dtypes of its tensors, and the digest of their file."""
 
     name: Name
-    kind: Literal["self", "cross"]
+    kind: Literal["self", "cross", "joint"]
     scale: float
     tensors: Tensors
     sha256: Name
@@ -209,22 +129,8 @@ def check(where: str, body: Body) -> None:
     ):
         raise RecordingError(f"{where}: field rank: {rank.number} of {rank.of}, in {rank.group}, is no rank.")
     for number, axis in enumerate(body.axes):
-        for name in ("labels", "ids", "spans"):
-            given = getattr(axis, name)
-            if given is not None and len(given) != axis.length:
-                raise RecordingError(
-                    f"{where}: field axes[{number}].{name}: {len(given)} entries for {axis.length} positions."
-                )
-        if axis.odd and not (axis.labels is not None and max(axis.odd) < axis.length and all_read(axis.odd)):
-            raise RecordingError(f"{where}: field axes[{number}].odd: no label, or no text in UTF-16.")
-        if axis.seconds is not None and not axis.seconds >= 0:
-            raise RecordingError(f"{where}: field axes[{number}].seconds: {axis.seconds} is no duration.")
-        if axis.labels is None and axis.kind != "positions":
-            raise RecordingError(f"{where}: field axes[{number}].labels: {axis.kind} without labels.")
-        if axis.grid is not None and not (min(axis.grid) > 0 and axis.grid[0] * axis.grid[1] <= axis.length):
-            raise RecordingError(
-                f"{where}: field axes[{number}].grid: {axis.grid} does not fit {axis.length} positions."
-            )
+        if wrong := axis.problem():
+            raise RecordingError(f"{where}: field axes[{number}].{wrong}")
     for number, layer in enumerate(body.layers):
         for problem in problems(layer, body.axes):
             raise RecordingError(f"{where}: field layers[{number}].{problem}")
@@ -281,11 +187,3 @@ def problems(layer: LayerEntry, axes: tuple[AxisEntry, ...]) -> list[str]:
     if layer.rows is not None and len(layer.rows) != q:
         wrong.append(f"rows: {len(layer.rows)} positions for {q} queries.")
     return wrong
-
-
-def all_read(odd: dict[int, str]) -> bool:
-    """Whether the digits of every label are a text."""
-    try:
-        return all(isinstance(from_utf_16(digits), str) for digits in odd.values())
-    except (ValueError, UnicodeDecodeError):
-        return False

@@ -63,7 +63,7 @@ class StoredLayer(Layer):
     def __init__(self, file: Path, entry: form.LayerEntry, axes: Sequence[Axis]) -> None:
         self._file, self._entry, self._folder = file, entry, identity(file.parent)
         self._opened: dict[str, Any] | None = None
-        self._found = {}
+        self._found, self._sequences = {}, {}
         self.name, self.kind, self.scale, self.softcap = entry.name, entry.kind, entry.scale, entry.softcap
         self.queries, self.keys = [axes[i] for i in entry.queries], [axes[i] for i in entry.keys]
         self.number, self.head_numbers, self.rows = entry.number, entry.heads, entry.rows

@@ -16,6 +16,7 @@ from headscope.files.replace_folder import Folder
 from headscope.files.tensors_file import write_tensors
 from headscope.look.axis import Axis
 from headscope.recording.folder import format as form
+from headscope.recording.folder.axis_entry import AxisEntry, named
 from headscope.recording.folder.reader import INTEGERS, NAMES, SUFFIX, StoredLayer, file_name, names_in, rank_name
 from headscope.recording.layer import Layer
 from headscope.recording.ranks.share import Rank
@@ -57,7 +58,7 @@ class Writer:
         with self.folder.writing(file_name(position)) as file:
             digest = write_tensors(file, tensors)
         return form.LayerEntry(
-            form.named(layer.name),
+            named(layer.name),
             layer.kind,
             layer.scale,
             {name: (NAMES[x.dtype], tuple(x.shape)) for name, x in tensors.items()},
@@ -77,7 +78,7 @@ class Writer:
     def finish(self, model: str, rank: Rank | None = None) -> Path:
         """Write `recording.json` and move the folder to its place."""
         version = importlib.metadata.version("headscope")
-        body = form.Body(version, str(torch.__version__), form.named(model), *named_once(list(self.axes), self.entries))
+        body = form.Body(version, str(torch.__version__), named(model), *named_once(list(self.axes), self.entries))
         body.rank = None if rank is None else form.RankEntry(*rank)
         with self.folder.writing(form.NAME) as file:
             file.write(form.encode(body))
@@ -123,7 +124,7 @@ def save(layers: Sequence[Layer], model: str, path: Path, *, overwrite: bool = F
 
 def named_once(
     axes: Sequence[Axis], entries: Sequence[form.LayerEntry]
-) -> tuple[tuple[form.AxisEntry, ...], tuple[form.LayerEntry, ...]]:
+) -> tuple[tuple[AxisEntry, ...], tuple[form.LayerEntry, ...]]:
     """The axes that are in use, and the layers with the new numbers of theirs."""
     used = {old: new for new, old in enumerate(sorted({i for one in entries for i in (*one.queries, *one.keys)}))}
 
@@ -131,7 +132,7 @@ def named_once(
         queries, keys = (tuple(used[i] for i in which) for which in (entry.queries, entry.keys))
         return msgspec.structs.replace(entry, queries=queries, keys=keys)
 
-    return tuple(form.AxisEntry.of(axes[i]) for i in used), tuple(map(renumbered, entries))
+    return tuple(AxisEntry.of(axes[i]) for i in used), tuple(map(renumbered, entries))
 
 
 def tensors_of(layer: Layer) -> dict[str, Tensor]:
