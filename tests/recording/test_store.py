@@ -42,11 +42,12 @@ def example(dtype: torch.dtype = torch.float32) -> Recording:
         padding=[False] * 4 + [True],
     )
     keys = hs.Axis.patches(2, 3, before=["[CLS]"], source="cat.png")
+    joint = hs.Axis.segments(text=hs.Axis.positions(3), sound=hs.Axis.frames(4, 0.02))
     q, k, v = torch.randn(2, 6, 5, 11), torch.randn(2, 3, 7, 11), torch.randn(2, 3, 7, 13)
     full = Layer(
         "encoder.0.attn", "cross", q.to(dtype), k.to(dtype), v.to(dtype), runs, 0.3, 30.0,
         torch.randn(1, 6, 5, 7).to(dtype),
-        torch.randn(6).to(dtype), None, [tokens, hs.Axis.positions(5)], [keys, hs.Axis.segments(text=hs.Axis.positions(3), sound=hs.Axis.frames(4, 0.02))], 3,
+        torch.randn(6).to(dtype), None, [tokens, hs.Axis.positions(5)], [keys, joint], 3,
         rows=(0, 2, 4, 6, 8),
     )  # fmt: skip
     plain = Layer("encoder.1.attn", "self", q[:, :, :5].to(dtype), q[:, :, :5].to(dtype), None, None, 0.25, number=4)
