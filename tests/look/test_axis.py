@@ -1,0 +1,36 @@
+"""Axes: what positions are, their parts and their selections."""
+
+import pytest
+
+import headscope as hs
+from headscope.errors import LookError
+
+TEXT = hs.Axis.tokens(["a", "cat"], special=[True, False], padding=[False, True])
+JOINT = hs.Axis.segments(text=TEXT, picture=hs.Axis.patches(1, 3), sound=hs.Axis.positions(2))
+
+
+def test_segments_stand_one_behind_the_other():
+    assert JOINT.labels == ("a", "cat", "(0, 0)", "(0, 1)", "(0, 2)", "sound 0", "sound 1")
+    assert JOINT.special == (True,) + (False,) * 6
+    assert JOINT.padding == (False, True) + (False,) * 5
+    assert [JOINT.segment(i) for i in (1, 2, -1)] == [("text", 1), ("picture", 0), ("sound", 1)]
+    assert JOINT.segment_numbers().tolist() == [0, 0, 1, 1, 1, 2, 2]
+    assert TEXT.segment(1) == ("tokens", 1)
+    assert hash(JOINT) == hash(hs.Axis.segments(**dict(JOINT.parts)))
+
+
+def test_a_selection_keeps_the_segments_that_are_left():
+    some = JOINT.select([1, 3, 4, -1, 0])
+    assert some.labels == ("cat", "(0, 1)", "(0, 2)", "sound 1", "a")
+    assert [name for name, _ in some.parts] == ["text", "picture", "sound", "text"]
+    assert some.padding == (True, False, False, False, False)
+    assert some.parts[1][1].grid is None
+
+
+def test_what_does_not_fit():
+    with pytest.raises(LookError, match="Axis: 2 ids for 1 positions; give one for each position"):
+        hs.Axis.tokens(["a"], ids=[1, 2])
+    with pytest.raises(LookError, match="Axis.segments: given no segments; give one or more axes"):
+        hs.Axis.segments()
+    with pytest.raises(LookError, match="Axis.segments: given all; give one or more axes without segments of their own"):
+        hs.Axis.segments(all=JOINT)
