@@ -6,6 +6,8 @@ import shutil
 import pytest
 from hypothesis import settings
 
+from tests.raises import Guard
+
 # A slow machine must never fail a property: no deadlines. The examples are the same in every run.
 settings.register_profile("headscope", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("headscope")
@@ -16,6 +18,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # Programs that tests run in processes of their own; pytest would import them, for the examples in their docstrings.
 collect_ignore_glob = ["*/two_ranks.py", "*/two_processes.py", "*/compile_one.py"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Note which errors are raised and expected; a full run fails for those that no test expects."""
+    config.pluginmanager.register(Guard(), "raises")
+
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

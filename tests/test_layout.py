@@ -1,13 +1,12 @@
-"""The layout: packages import one another in one order only, and every error has a test. Each guard can fail."""
+"""The layout: packages import one another in one order only. Each guard can fail."""
 
 from pathlib import Path
 
 import pytest
 
-from tests import imports, raises
+from tests import imports
 
-TESTS = Path(__file__).parent
-SOURCE = TESTS.parent / "src" / "headscope"
+SOURCE = Path(__file__).parents[1] / "src" / "headscope"
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -38,7 +37,6 @@ def test_no_file_is_named_for_nothing():
 def test_the_readers_see_the_whole_source():
     """A guard that reads an empty folder would find nothing wrong."""
     assert len(list(imports.imports(SOURCE))) > 50
-    assert len(list(raises.raises(SOURCE))) > 50
 
 
 @pytest.mark.parametrize(
@@ -95,36 +93,3 @@ def test_a_folder_that_hands_names_on_is_no_circle(tmp_path):
         "look/b.py": "",
     }
     assert imports.cycles(write(tmp_path / "headscope", files)) == []
-
-
-def test_every_raise_has_a_test_with_match():
-    assert raises.untested(SOURCE, TESTS) == []
-
-
-MESSAGE = 'raise MaskError(f"padding: {n} lengths were given for a batch of {b}; give one for each item.")'
-
-
-@pytest.mark.parametrize(
-    ("test", "covered"),
-    [
-        ('with pytest.raises(MaskError, match="3 lengths were given for a batch of 5"): f()', True),
-        ('with pytest.raises(ValueError, match=r"lengths were given.*of 5"): f()', True),
-        ('with raises(HeadscopeError, match=re.escape("give one for each item.")): f()', True),
-        ('CASES = [("x", "give one for each")]\nwith pytest.raises(MaskError, match=says): f()', True),
-        ('fails(["view"], match="lengths were given for a batch")', True),
-        ('with pytest.raises(MaskError, match="something else was given"): f()', False),
-        ('with pytest.raises(ShapeError, match="3 lengths were given for a batch of 5"): f()', False),
-        ('with pytest.raises(MaskError): f("lengths were given for a batch of")', False),
-        ("", False),
-    ],
-)
-def test_a_raise_without_a_test_is_found(tmp_path, test, covered):
-    source = write(tmp_path / "src", {"mask.py": MESSAGE})
-    tests = write(tmp_path / "tests", {"test_mask.py": test})
-    assert (raises.untested(source, tests) == []) is covered
-
-
-def test_a_short_message_needs_all_its_words(tmp_path):
-    source = write(tmp_path / "src", {"a.py": 'raise ShapeError(f"{x} is odd")'})
-    assert raises.untested(source, write(tmp_path / "a", {"t.py": 'raises(ShapeError, match="is even")'}))
-    assert not raises.untested(source, write(tmp_path / "b", {"t.py": 'raises(ShapeError, match="7 is odd")'}))

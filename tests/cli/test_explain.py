@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from headscope.cli.app import run
+from tests.raises import RAISED
 
 LEARNER = ["(30, 5, 1024)", "(30, 5, 1536)", "(30, 8, 5, 192)", "(30, 8, 5, 64)", "(30, 8, 5, 5)", "(30, 5, 512)"]
 
@@ -50,6 +51,7 @@ def refused(capsys, *arguments, match):
     printed = capsys.readouterr()
     assert printed.out == ""
     assert re.search(match, printed.err), printed.err
+    RAISED.printed(match)
 
 
 def test_what_cannot_be_explained(capsys):

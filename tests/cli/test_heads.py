@@ -13,6 +13,7 @@ from headscope.cli.app import run
 from headscope.errors import HeadscopeError, LookError
 from headscope.hf import models
 from tests.hf import tiny
+from tests.raises import RAISED
 
 TEXT = "The animal didn't cross the street because it was too tired."
 TEXTS = ["The cat sat on the mat because the cat was tired.", "A dog barked.", "Third line here, again here.", "Rain."]
@@ -37,6 +38,7 @@ def refused(capsys, *arguments, match):
     assert printed.out == ""
     assert re.match(r"headscope: [^\n]+\n$", printed.err), printed.err
     assert re.search(match, printed.err), printed.err
+    RAISED.printed(match)
 
 
 def table(out: str) -> dict[tuple[int, int], dict[str, float]]:

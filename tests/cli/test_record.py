@@ -10,6 +10,7 @@ from headscope.cli import output as outputs
 from headscope.cli.app import run
 from headscope.cli.reading import is_recording, recorded
 from tests.hf import tiny
+from tests.raises import RAISED
 
 TEXT = "the animal was too tired"
 
@@ -43,6 +44,7 @@ def refused(capsys, *arguments, match):
     assert printed.out == ""
     assert re.fullmatch(r"headscope: [^\n]+\n", printed.err), printed.err
     assert re.search(match, printed.err), printed.err
+    RAISED.printed(match)
 
 
 def test_a_recording_is_what_python_would_have_recorded(models, here, capsys):

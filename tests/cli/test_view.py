@@ -12,6 +12,7 @@ from headscope.cli.app import run
 from headscope.errors import HeadscopeError
 from headscope.hf import models
 from tests.hf import tiny
+from tests.raises import RAISED
 
 TEXT = "The animal didn't cross the street because it was too tired."
 
@@ -44,6 +45,7 @@ def fails(capsys, here):
         assert printed.out == ""
         assert re.match(r"headscope: [^\n]+\n$", printed.err), printed.err
         assert re.search(match, printed.err), printed.err
+        RAISED.printed(match)
         assert sorted(here.rglob("*")) == before
 
     return check

@@ -21,6 +21,7 @@ import headscope as hs
 from headscope.errors import RecordingError
 from headscope.nn.parallel import tensor_parallel_plan
 from headscope.nn.recipes import llama, paper
+from tests.raises import listen
 
 FOLDER = Path(sys.argv[1])
 LLAMA = {
@@ -176,6 +177,7 @@ def fully_sharded() -> None:
 
 
 if __name__ == "__main__":
+    listen()
     dist.init_process_group("gloo")
     torch.manual_seed(7)
     our_own_layers()

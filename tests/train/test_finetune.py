@@ -18,6 +18,7 @@ from headscope.hf import models
 from headscope.train import checkpoint, data, features
 from headscope.train.finetune import Settings, finetune
 from tests.hf import tiny
+from tests.raises import RAISED
 
 COMMON = ["--batch-size", "6", "--learning-rate", "0.02", "--save-every", "10"]
 
@@ -281,6 +282,7 @@ def refused(capsys, arguments, match):
     assert run(["finetune", *arguments]) == 2
     said = capsys.readouterr().err
     assert re.search(match, said), said
+    RAISED.printed(match)
     assert said.count("\n") == 1
 
 
