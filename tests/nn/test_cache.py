@@ -20,7 +20,7 @@ def step_by_step(
     x: torch.Tensor,
     cache: KeyValueCache,
     cuts: list[int],
-    mask: hs.attention.mask.Mask | None = None,
+    mask: hs.Mask | None = None,
 ) -> torch.Tensor:
     mask = hs.causal() if mask is None else mask
     return torch.cat([layer(x[:, a:b], mask=mask, cache=cache) for a, b in pairwise([0, *cuts, x.shape[1]])], dim=1)
