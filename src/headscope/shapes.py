@@ -15,9 +15,15 @@
 Tensors are `(b, h, q, d)`, as in `torch.nn.functional.scaled_dot_product_attention`.
 """
 
+import torch
 from torch import Tensor
 
 from headscope.errors import ShapeError
+
+
+def acc_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype to accumulate in: float64 stays, everything else is summed in float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def shape(tensor: Tensor) -> tuple[int, ...]:
@@ -55,7 +61,8 @@ def check_qkv(where: str, q: Tensor, k: Tensor, v: Tensor) -> None:
         )
     if q.dtype != k.dtype or k.dtype != v.dtype:
         raise ShapeError(
-            f"{where}: q, k and v are {q.dtype}, {k.dtype} and {v.dtype}; give the three one dtype with .to(q.dtype)."
+            f"{where}: q, k and v are {q.dtype}, {k.dtype} and {v.dtype}; give the three one dtype with .to(q.dtype), "
+            "or call this under torch.autocast, which casts them."
         )
     if not q.dtype.is_floating_point:
         raise ShapeError(

@@ -23,8 +23,8 @@ PADS = torch.zeros(1, 2, 5, dtype=torch.bool)
         (lambda: hs.dense_bias(torch.ones(2, 2, dtype=torch.bool)), "For who may see whom use hs.dense"),
         (lambda: hs.from_additive(PADS[0]), "from_additive: the mask is torch.bool"),
         (lambda: hs.from_torch_mha_mask(key_padding_mask=PADS), r"key_padding_mask is .* give \(batch, keys\)"),
-        (lambda: Request(X, X, X, torch.ones(5, 5)), r"mask is a Tensor; give hs\.causal"),
-        (lambda: Request(X, X, X, None, torch.ones(5, 5)), r"bias is a Tensor; give hs\.dense_bias"),
+        (lambda: Request(X, X, X, torch.ones(5, 5)), r"expected a Mask, got Tensor; give hs\.causal"),
+        (lambda: Request(X, X, X, None, torch.ones(5, 5)), r"expected a Bias, got Tensor; give hs\.dense_bias"),
     ],
 )
 def test_masks_and_biases_of_the_wrong_type(make, message):

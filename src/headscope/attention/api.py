@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from jaxtyping import Float
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from headscope.attention.bias import Bias
+from headscope.attention.known import jit_tracing, sizes_as_numbers
 from headscope.attention.masks.mask import Mask
 from headscope.attention.plan import Plan, describe, run
+from headscope.attention.precision import autocast_dtype, cast, cast_bias
 from headscope.attention.request import Request
 
 
@@ -53,9 +57,9 @@ def attend(
         >>> hs.attend(q, k, v, mask=hs.causal()).shape
         torch.Size([2, 4, 7, 8])
     """
-    # As torch's own functions do: whoever listens with a TorchFunctionMode sees one call, whatever happens inside.
+    # As torch's own functions do: a TorchFunctionMode sees one call, whatever happens inside.
     if has_torch_function((q, k, v)):
-        heard: Tensor = handle_torch_function(
+        result: Tensor = handle_torch_function(
             attend,
             (q, k, v),
             q,
@@ -69,9 +73,9 @@ def attend(
             dropout=dropout,
             backend=backend,
         )
-        return heard
-    request = Request(q, k, v, mask, bias, scale, softcap, sinks, dropout)
-    return run(request, backend)[0]
+        return result
+    with sizes_as_numbers() if jit_tracing() else nullcontext():
+        return run(requested(q, k, v, mask, bias, scale, softcap, sinks, dropout), backend)[0]
 
 
 def attend_lse(
@@ -104,7 +108,7 @@ def attend_lse(
         4.0
     """
     if has_torch_function((q, k, v)):
-        heard: tuple[Tensor, Tensor] = handle_torch_function(
+        result: tuple[Tensor, Tensor] = handle_torch_function(
             attend_lse,
             (q, k, v),
             q,
@@ -118,9 +122,10 @@ def attend_lse(
             dropout=dropout,
             backend=backend,
         )
-        return heard
-    request = Request(q, k, v, mask, bias, scale, softcap, sinks, dropout, needs_lse=True)
-    values, lse = run(request, backend)
+        return result
+    with sizes_as_numbers() if jit_tracing() else nullcontext():
+        request = requested(q, k, v, mask, bias, scale, softcap, sinks, dropout, needs_lse=True, where="attend_lse")
+        values, lse = run(request, backend)
     assert lse is not None
     return values, lse
 
@@ -151,4 +156,26 @@ def plan(
         >>> hs.plan(*torch.zeros(3, 1, 1, 4, 8)).backend
         'fused'
     """
-    return describe(Request(q, k, v, mask, bias, scale, softcap, sinks, dropout), backend)
+    return describe(requested(q, k, v, mask, bias, scale, softcap, sinks, dropout, where="plan"), backend)
+
+
+def requested(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Mask | None,
+    bias: Bias | None,
+    scale: float | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+    dropout: float,
+    needs_lse: bool = False,
+    where: str = "attend",
+) -> Request:
+    """The call, checked; under autocast in the autocast dtype first, as `scaled_dot_product_attention` has it."""
+    dtype = autocast_dtype(q)
+    if dtype is not None:
+        q, k, v = cast(q, dtype), cast(k, dtype), cast(v, dtype)
+        bias = None if bias is None else cast_bias(bias, dtype)
+        sinks = None if sinks is None else cast(sinks, dtype)
+    return Request(q, k, v, mask, bias, scale, softcap, sinks, dropout, needs_lse, where)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headscope.attention.known import in_mode
 from headscope.errors import MaskError
 
 
@@ -20,10 +21,22 @@ class Bias(ABC):
         """Raise `MaskError` unless the bias fits these sizes."""
 
     @abstractmethod
-    def block(self, rows: slice, first: int, last: int, q: int, k: int) -> Float[Tensor, "b h rows keys"]:
+    def block(
+        self,
+        rows: slice,
+        first: int,
+        last: int,
+        q: int,
+        k: int,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Float[Tensor, "b h rows keys"]:
         """The bias of the queries `rows` and the keys `first … last - 1`, out of `q` queries and `k` keys.
 
         Queries and keys are aligned at their ends, as in masks. Axes have size 1 where all share the bias.
+
+        Args:
+            device, dtype: of the result, and of its arithmetic; those of the bias's own parameters unless given.
         """
 
     @property
@@ -36,28 +49,45 @@ class OffsetBias(Bias):
     """A bias that only depends on the distance from the query to the key, and on the head."""
 
     @abstractmethod
-    def at(self, offsets: Int[Tensor, " n"]) -> Float[Tensor, "h n"]:
-        """The bias for keys that stand `offsets` after the query's own position, differentiable."""
+    def at(self, offsets: Int[Tensor, " n"], dtype: torch.dtype | None = None) -> Float[Tensor, "h n"]:
+        """The bias for keys that stand `offsets` after the query's own position, differentiable.
+
+        On the device of the offsets; in `dtype`, or in that of the parameters.
+        """
 
     @property
     @abstractmethod
     def heads(self) -> int:
         """How many heads there are."""
 
-    def line(self, q: int, k: int, device: torch.device) -> Float[Tensor, "h offsets"]:
+    def line(
+        self, q: int, k: int, device: torch.device, dtype: torch.dtype | None = None
+    ) -> Float[Tensor, "h offsets"]:
         """The bias for every distance that occurs: query i and key j stand at `j - i + q - 1` of q + k - 1 numbers."""
-        return self.at(torch.arange(1 - k, q, device=device))
+        # No positions at all have no distances either.
+        count = torch.sym_max(q + k - 1, 0)  # type: ignore[no-untyped-call]
+        return self.at(torch.arange(count, device=device) + (1 - k), dtype)
 
     def check(self, b: int, h: int, q: int, k: int) -> None:
         """Raise `MaskError` unless there is a bias for each head."""
         if self.heads != h:
             raise MaskError(f"{self!r}: the bias is for {self.heads} heads and q has {h}; give one for each head.")
 
-    def block(self, rows: slice, first: int, last: int, q: int, k: int) -> Tensor:
+    def block(
+        self,
+        rows: slice,
+        first: int,
+        last: int,
+        q: int,
+        k: int,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
         """The bias of some queries and keys, `(1, h, rows, keys)`, from their distances."""
-        own = torch.arange(rows.start, rows.stop, device=self.parameters[0].device) + (k - q)
-        offsets = torch.arange(first, last, device=own.device) - own[:, None]
-        return self.at(offsets.flatten()).view(1, self.heads, *offsets.shape)
+        device = self.parameters[0].device if device is None else device
+        own = torch.arange(rows.start, rows.stop, device=device) + (k - q)
+        offsets = torch.arange(first, last, device=device) - own[:, None]
+        return self.at(offsets.flatten(), dtype).view(1, self.heads, *offsets.shape)
 
 
 class Alibi(OffsetBias):
@@ -71,9 +101,10 @@ class Alibi(OffsetBias):
         """One for each slope."""
         return len(self.slopes)
 
-    def at(self, offsets: Tensor) -> Tensor:
+    def at(self, offsets: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Minus slope times distance, `(h, n)`."""
-        return -self.slopes.to(offsets.device)[:, None] * offsets.abs()
+        slopes = in_mode(self.slopes).to(offsets.device, dtype)
+        return -slopes[:, None] * offsets.abs()
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -95,9 +126,10 @@ class Relative(OffsetBias):
         """One for each column of the table."""
         return self.table.shape[1]
 
-    def at(self, offsets: Tensor) -> Tensor:
+    def at(self, offsets: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The table's entries for the buckets of these distances, `(h, n)`."""
-        return self.table[self.buckets(offsets).to(self.table.device)].T
+        table = in_mode(self.table).to(offsets.device, dtype)
+        return table[self.buckets(offsets)].T
 
     def buckets(self, offsets: Tensor) -> Tensor:
         """The bucket of each distance, as T5 numbers them."""
@@ -137,10 +169,20 @@ class DenseBias(Bias):
                 "give those sizes, or 1 where all share the bias."
             )
 
-    def block(self, rows: slice, first: int, last: int, q: int, k: int) -> Tensor:
-        """A part of the tensor, `(b|1, h|1, rows|1, keys|1)`, a view."""
-        values = self.values if self.values.shape[2] == 1 else self.values[:, :, rows]
-        return values if values.shape[3] == 1 else values[..., first:last]
+    def block(
+        self,
+        rows: slice,
+        first: int,
+        last: int,
+        q: int,
+        k: int,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """A part of the tensor, `(b|1, h|1, rows|1, keys|1)`: a view, where it is on that device and of that dtype."""
+        values = in_mode(self.values)
+        values = values if values.shape[2] == 1 else values[:, :, rows]
+        return (values if values.shape[3] == 1 else values[..., first:last]).to(device, dtype)
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -171,9 +213,9 @@ def alibi(heads: int | Float[Tensor, " h"]) -> Bias:
     if heads < 1:
         raise MaskError(f"alibi: {heads} heads; give how many query heads there are, at least 1.")
     # The slopes of the next lower power of two, then every other slope of the next higher one.
-    whole = 2 ** int(math.log2(heads))
-    slopes = [2 ** (-8 * (n + 1) / whole) for n in range(whole)]
-    slopes += [2 ** (-4 * (2 * n + 1) / whole) for n in range(heads - whole)]
+    power = 2 ** int(math.log2(heads))
+    slopes = [2 ** (-8 * (n + 1) / power) for n in range(power)]
+    slopes += [2 ** (-4 * (2 * n + 1) / power) for n in range(heads - power)]
     return Alibi(torch.tensor(slopes))
 
 

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import torch
 
+from headscope.attention.known import known
 from headscope.attention.paths import flex, formula, fused, tiled
 from headscope.attention.request import Request
 from headscope.errors import BackendRefused
@@ -23,7 +24,8 @@ class Plan:
         backend: the name of the path that runs.
         why: the reason in a sentence.
         refusals: for every path its reasons to refuse; an empty list when it could run.
-        flops: multiplications and additions of the forward, for the pairs of query and key that the mask allows.
+        flops: multiplications and additions of the forward, for the pairs of query and key that the mask allows (all
+            pairs, where the numbers of the mask are not known).
         bytes: bytes that the inputs and the output occupy.
     """
 
@@ -52,30 +54,55 @@ def choose(request: Request, backend: str | None = None) -> tuple[ModuleType, st
     """
     if backend is not None:
         return named(request, backend), "it was asked for by name"
+    if not known(request.q):
+        return without_numbers(request)
     if request.is_plain:
         return fused, "torch's fused kernel runs it as it is"
     if request.q.device.type != "cpu" and request.q.shape[2] >= FLEX_QUERIES and not flex.refusals(request):
         return flex, "FlexAttention compiles this mask and these scores into one kernel"
     reasons = fused.refusals(request)
+    refused = tiled.refusals(request)
     if reasons:
-        return tiled, "; ".join(reasons)
+        return (formula, "; ".join(reasons + refused)) if refused else (tiled, "; ".join(reasons))
     if request.mask is None or request.q.device.type != "cpu":
         return fused, "torch's fused kernel runs it, with the mask written out"
-    if torch.compiler.is_compiling():
-        # The tiles of a mask are not known while a graph is traced, only how large the mask would be.
-        pairs = request.q.shape[2] * request.k.shape[2]
-        return (
-            (tiled, "the mask is large")
-            if pairs > WRITTEN_OUT
-            else (fused, "the mask is small enough to be written out")
-        )
+    if refused:
+        return fused, "; ".join(refused)
     return by_cost(request)
+
+
+def without_numbers(request: Request) -> tuple[ModuleType, str]:
+    """The path where numbers are not known: in a traced graph, under transforms, in tensors without storage.
+
+    How much a mask leaves cannot be asked there. A mask that is small for certain is written out from comparisons, any
+    other call runs on the operator of the tiles, and what that refuses on the formula.
+    """
+    reasons = fused.refusals(request)
+    if request.is_plain and not reasons:
+        return fused, "torch's fused kernel runs it as it is"
+    refused = tiled.refusals(request)
+    if not reasons:
+        if request.mask is None or refused or small(request.q.shape[2] * request.k.shape[2]):
+            return fused, "the mask is small enough to be written out"
+        return tiled, "the mask may be large, and its numbers are not known"
+    return (formula, "; ".join(reasons + refused)) if refused else (tiled, "; ".join(reasons))
+
+
+def small(pairs: int | torch.SymInt) -> bool:
+    """Whether so many pairs are few enough to be written out, at every length that a graph will be used for."""
+    if isinstance(pairs, int) and not torch.compiler.is_compiling():
+        return pairs <= WRITTEN_OUT
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    # Compared without asking: a question would fix the graph to one side of the limit.
+    return bool(statically_known_true(pairs <= WRITTEN_OUT))
 
 
 def run(request: Request, backend: str | None) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Values and lse of a request, where it runs best; an out-of-memory stays torch's own and says what it was for."""
     path = choose(request, backend)[0]
     if torch.compiler.is_compiling():
+        # torch.compile does not trace what adds notes to errors.
         return path.run(request)  # type: ignore[no-any-return]
     try:
         return path.run(request)  # type: ignore[no-any-return]
@@ -103,11 +130,11 @@ def by_cost(request: Request) -> tuple[ModuleType, str]:
     """Tiles of what the mask leaves, or the whole square with the mask written out: whichever is less work."""
     b, h, q, d = request.q.shape
     k = request.k.shape[2]
-    whole = b * h * q * k
+    pairs = b * h * q * k
     tiles = tiled.of(request)
     work = tiles.area + tiles.tiles * TILE_COST * 64 // max(d, 1)
-    share = f"{tiles.area / max(whole, 1):.1%} of all pairs of query and key in {tiles.tiles} tiles"
-    if work < MASK_COST * whole:
+    share = f"{tiles.area / max(pairs, 1):.1%} of all pairs of query and key in {tiles.tiles} tiles"
+    if work < MASK_COST * pairs:
         return tiled, f"the mask leaves {share}"
     return fused, f"tiles would save too little: {share}"
 
@@ -117,14 +144,14 @@ def named(request: Request, backend: str) -> ModuleType:
     if backend not in PATHS:
         near = difflib.get_close_matches(backend, PATHS, 1)
         raise BackendRefused(
-            f"attend: there is no backend {backend!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
+            f"{request.where}: there is no backend {backend!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
             f"The backends are {', '.join(map(repr, PATHS))}; None picks one."
         )
     path = PATHS[backend]
     reasons = path.refusals(request)
     if reasons:
         raise BackendRefused(
-            f"attend: backend {backend!r} cannot run this: {'; '.join(reasons)}. "
+            f"{request.where}: backend {backend!r} cannot run this: {'; '.join(reasons)}. "
             "Use backend=None to let headscope pick, or change what it names."
         )
     return path
@@ -136,7 +163,9 @@ def describe(request: Request, backend: str | None) -> Plan:
     b, h, q, d = request.q.shape
     k, e = request.v.shape[2:]
     runs = request.runs()
-    pairs = b * h * q * k if runs is None else int(runs.counts().expand(b, h, q).sum())
+    # Where the numbers of a mask are not known, all pairs are the bound.
+    counted = runs is not None and known(request.q, runs.start)
+    pairs = int(runs.counts().expand(b, h, q).sum()) if runs is not None and counted else b * h * q * k
     tensors = (request.q, request.k, request.v)
     moved = sum(t.numel() * t.element_size() for t in tensors) + b * h * q * e * request.q.element_size()
     return Plan(path.NAME, why, {name: p.refusals(request) for name, p in PATHS.items()}, 2 * pairs * (d + e), moved)

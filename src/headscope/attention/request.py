@@ -16,9 +16,12 @@ from headscope.shapes import check_qkv
 
 
 class Request:
-    """One call of `attend`, checked: q, k, v and everything that changes scores or weights."""
+    """One call of attention, checked: q, k, v and everything that changes scores or weights.
 
-    __slots__ = ("bias", "dropout", "k", "mask", "needs_lse", "q", "scale", "sinks", "softcap", "v")
+    `where` is the name of the function that was called, for its errors.
+    """
+
+    __slots__ = ("bias", "dropout", "k", "mask", "needs_lse", "q", "scale", "sinks", "softcap", "v", "where")
 
     def __init__(
         self,
@@ -32,35 +35,36 @@ class Request:
         sinks: Tensor | None = None,
         dropout: float = 0.0,
         needs_lse: bool = False,
+        where: str = "attend",
     ) -> None:
-        check_qkv("attend", q, k, v)
+        check_qkv(where, q, k, v)
         if mask is not None and not isinstance(mask, Mask):
             raise MaskError(
-                f"attend: mask is a {type(mask).__name__}; give hs.causal(), hs.padding(...), "
+                f"{where}: expected a Mask, got {type(mask).__name__}; give hs.causal(), hs.padding(...), "
                 "or hs.dense(tensor) for a boolean tensor."
             )
         if bias is not None and not isinstance(bias, Bias):
             raise MaskError(
-                f"attend: bias is a {type(bias).__name__}; give hs.dense_bias(tensor) "
+                f"{where}: expected a Bias, got {type(bias).__name__}; give hs.dense_bias(tensor) "
                 "for a tensor that is added to the scores."
             )
         if bias is not None:
             bias.check(q.shape[0], q.shape[1], q.shape[2], k.shape[2])
         if softcap is not None and not softcap > 0:
             raise ShapeError(
-                f"attend: softcap={softcap}; it bounds the scores to ±softcap, so give a number above 0, or None."
+                f"{where}: softcap={softcap}; it bounds the scores to ±softcap, so give a number above 0, or None."
             )
         if sinks is not None and tuple(sinks.shape) != (q.shape[1],):
             raise ShapeError(
-                f"attend: sinks are {tuple(sinks.shape)} and q has {q.shape[1]} heads; "
+                f"{where}: sinks are {tuple(sinks.shape)} and q has {q.shape[1]} heads; "
                 f"give one sink logit for each head: ({q.shape[1]},)."
             )
         if not 0.0 <= dropout < 1.0:
             raise ShapeError(
-                f"attend: dropout={dropout}; give the probability that a weight is dropped, from 0 up to but not 1."
+                f"{where}: dropout={dropout}; give the probability that a weight is dropped, from 0 up to but not 1."
             )
-        self.q, self.k, self.v, self.mask, self.bias = q, k, v, mask, bias
-        self.scale = scale if scale is not None else 1.0 / math.sqrt(q.shape[3]) if q.shape[3] else 1.0
+        self.q, self.k, self.v, self.mask, self.bias, self.where = q, k, v, mask, bias, where
+        self.scale = default_scale(q) if scale is None else scale
         self.softcap, self.sinks, self.dropout, self.needs_lse = softcap, sinks, dropout, needs_lse
 
     def runs(self) -> Runs | None:
@@ -90,10 +94,10 @@ class Request:
     def _fits(self, mask: Tensor) -> None:
         """Raise `MaskError` unless a mask, or its runs, are for this batch, these heads and queries, or for all."""
         for axis, name in enumerate(("batch items", "heads", "queries")):
-            given, wanted = mask.shape[axis], self.q.shape[axis]
-            if given not in (1, wanted):
+            size, wanted = mask.shape[axis], self.q.shape[axis]
+            if size not in (1, wanted):
                 raise MaskError(
-                    f"attend: {self.mask!r} is for {given} {name} and q has {wanted}; "
+                    f"{self.where}: {self.mask!r} is for {size} {name} and q has {wanted}; "
                     f"give a mask for {wanted}, or one that all share."
                 )
 
@@ -127,3 +131,9 @@ class Request:
         return any(t.requires_grad for t in (self.q, self.k, self.v, *extra)) or (
             self.sinks is not None and self.sinks.requires_grad
         )
+
+
+def default_scale(q: Tensor) -> float:
+    """`1/√d`; 1 for queries without features, whose scores are all 0."""
+    size = q.shape[3]
+    return 1.0 / math.sqrt(size) if size else 1.0

@@ -27,7 +27,9 @@ def sinks_gradient(grad: Tensor, values: Tensor, lse: Tensor, grad_lse: Tensor |
     With p the share of the sink, `d lse / d sink = p` and `d values / d sink = -p · values`.
     """
     share = torch.exp(sinks.to(lse.dtype)[None, :, None] - lse.masked_fill(lse.isneginf(), 0.0))
+    drawn = torch.empty_like(lse)
     # One batch item at a time: the products are as large as the values.
-    drawn = torch.stack([(g.to(lse.dtype) * x.to(lse.dtype)).sum(-1) for g, x in zip(grad, values, strict=True)])
+    for item in range(len(grad)):
+        drawn[item] = (grad[item].to(lse.dtype) * values[item].to(lse.dtype)).sum(-1)
     taken = -drawn if grad_lse is None else grad_lse - drawn
     return (share * taken).sum((0, 2)).to(sinks.dtype)

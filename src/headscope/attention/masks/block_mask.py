@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from headscope.attention.masks.runs import Runs, from_dense
+from headscope.attention.masks.runs import Runs, concatenate, from_dense
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -82,9 +82,4 @@ def read_block_mask(block_mask: BlockMask) -> Runs:
             b[:, None, None, None], h[None, :, None, None], q[None, None, :, None], k[None, None, None]
         )
         parts.append(from_dense(seen.expand(items, heads, len(q), keys)))
-    most = max(part.start.shape[-1] for part in parts)
-    sides = (
-        torch.cat([torch.nn.functional.pad(part[side], (0, most - part[side].shape[-1])) for part in parts], 2)
-        for side in (0, 1)
-    )
-    return Runs(*sides)
+    return concatenate(parts, [part.start.shape[2] for part in parts])

@@ -9,8 +9,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from headscope.attention.bias import Bias, dense_bias
+from headscope.attention.known import known
 from headscope.attention.masks.block_mask import read_block_mask
-from headscope.attention.masks.mask import Given, Mask, dense
+from headscope.attention.masks.mask import Intervals, Mask, dense
 from headscope.attention.masks.tensors import split
 from headscope.errors import MaskError
 
@@ -55,7 +56,7 @@ def from_block_mask(mask: BlockMask) -> Mask:
         >>> from_block_mask(blocks).to_dense(2, 2).int().squeeze().tolist()
         [[1, 0], [1, 1]]
     """
-    return Given(read_block_mask(mask), mask.seq_lengths[1])
+    return Intervals(read_block_mask(mask), mask.seq_lengths[1])
 
 
 def from_torch_mha_mask(
@@ -66,7 +67,8 @@ def from_torch_mha_mask(
     """The two masks of `torch.nn.MultiheadAttention`, whose True means that a query may NOT see a key.
 
     Args:
-        attn_mask: as in torch: boolean, or numbers of which only 0 and minus infinity occur.
+        attn_mask: as in torch: boolean, or numbers of which only 0 and minus infinity occur (while a graph is traced
+            the numbers are not known, and that is not checked).
         key_padding_mask: as in torch: True for the keys that are padding; or numbers, 0 and minus infinity.
         num_heads: needed for an attn_mask of three axes, which holds one mask for every batch item and head.
 
@@ -114,7 +116,7 @@ def visible(name: str, mask: Tensor) -> Tensor:
     """Torch's inverted mask, or its additive one, as "may attend"."""
     if mask.dtype == torch.bool:
         return ~mask
-    if mask.is_floating_point() and bool(((mask == 0) | mask.isneginf()).all()):
+    if mask.is_floating_point() and (not known(mask) or bool(((mask == 0) | mask.isneginf()).all())):
         return mask == 0
     raise MaskError(
         f"from_torch_mha_mask: {name} is {mask.dtype} and holds other numbers than 0 and minus infinity; "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from headscope.attention.known import in_mode, known, written
 from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.runs import Runs, trim
 from headscope.attention.masks.window import causal
@@ -22,20 +23,16 @@ class Padding(Mask):
         self.keys, self.queries = keys, queries
 
     def _runs(self, q: int, k: int, device: torch.device) -> Runs:
-        within("padding", "key_lengths", self.keys, k, "keys")
-        keys = self.keys.to(device)[:, None, None, None]
+        keys = within("padding", "key_lengths", in_mode(self.keys), k, "keys").to(device)[:, None, None, None]
         if self.queries is None:
             return Runs(torch.zeros_like(keys), keys)
-        within("padding", "query_lengths", self.queries, q, "queries")
-        real = (
-            torch.arange(q, device=device, dtype=torch.int32)[None, None, :, None]
-            < self.queries.to(device)[:, None, None, None]
-        )
+        queries = within("padding", "query_lengths", in_mode(self.queries), q, "queries").to(device)
+        real = torch.arange(q, device=device, dtype=torch.int32)[None, None, :, None] < queries[:, None, None, None]
         stop = torch.where(real, keys, 0).int()
         return Runs(torch.zeros_like(stop), stop)
 
     def __repr__(self) -> str:
-        return f"padding({self.keys.tolist()}{'' if self.queries is None else f', {self.queries.tolist()}'})"
+        return f"padding({written(self.keys)}{'' if self.queries is None else f', {written(self.queries)}'})"
 
 
 class Documents(Mask):
@@ -45,26 +42,29 @@ class Documents(Mask):
         self.queries, self.keys = queries, keys
 
     def _runs(self, q: int, k: int, device: torch.device) -> Runs:
-        for lengths, name, count, things in (
-            (self.queries, "lengths", q, "queries"),
-            (self.keys, "key_lengths", k, "keys"),
-        ):
-            if not torch.compiler.is_compiling() and (lengths.sum(-1) != count).any():
-                sums = sorted(set(lengths.sum(-1).tolist()))
-                raise MaskError(
-                    f"documents: {name} add up to {sums} and there are {count} {things}; they must add up to {count}."
-                )
-        queries, keys = self.queries.to(device), self.keys.to(device)
-        own = torch.arange(q, device=device, dtype=torch.int32).expand(len(queries), q).contiguous()
-        document = torch.searchsorted(queries.cumsum(-1, dtype=torch.int32), own, right=True).clamp(
-            max=queries.shape[-1] - 1
-        )
-        stop = keys.cumsum(-1, dtype=torch.int32).gather(-1, document)
+        self._add_up(self.queries, "lengths", q, "queries")
+        self._add_up(self.keys, "key_lengths", k, "keys")
+        queries, keys = in_mode(self.queries).to(device), in_mode(self.keys).to(device)
+        # A document begins where the ones before it end: one step for each end, summed along the queries.
+        ends = queries.cumsum(-1).clamp(0, q)
+        steps = torch.zeros(len(queries), q + 1, dtype=torch.int64, device=device)
+        document = steps.scatter_add(-1, ends, torch.ones_like(ends)).cumsum(-1)[:, :q]
+        document = document.clamp(max=queries.shape[-1] - 1)
+        stop = keys.cumsum(-1).clamp(0, k).gather(-1, document)
         start = stop - keys.gather(-1, document)
         return trim(start[:, None, :, None], stop[:, None, :, None])
 
+    @staticmethod
+    def _add_up(lengths: Tensor, name: str, count: int, things: str) -> None:
+        """Raise `MaskError` unless the lengths, where they are known, add up."""
+        if known(lengths) and (lengths.sum(-1) != count).any():
+            sums = sorted(set(lengths.sum(-1).tolist()))
+            raise MaskError(
+                f"documents: {name} add up to {sums} and there are {count} {things}; they must add up to {count}."
+            )
+
     def __repr__(self) -> str:
-        return f"documents({self.queries.tolist()}{'' if self.keys is self.queries else f', {self.keys.tolist()}'})"
+        return f"documents({written(self.queries)}{'' if self.keys is self.queries else f', {written(self.keys)}'})"
 
 
 class First(Mask):
@@ -74,11 +74,11 @@ class First(Mask):
         self.counts = counts
 
     def _runs(self, q: int, k: int, device: torch.device) -> Runs:
-        stop = self.counts.to(device).clamp(max=k)[:, None, None, None]
+        stop = in_mode(self.counts).to(device).clamp(max=k)[:, None, None, None]
         return Runs(torch.zeros_like(stop), stop)
 
     def __repr__(self) -> str:
-        return f"first({self.counts.tolist()})"
+        return f"first({written(self.counts)})"
 
 
 def padding(key_lengths: Lengths, query_lengths: Lengths | None = None) -> Mask:
@@ -159,26 +159,35 @@ def prefix(n: int | Sequence[int] | Tensor) -> Mask:
     return causal() | First(as_lengths("prefix", "n", n))
 
 
-def as_lengths(where: str, name: str, given: Lengths, axes: int = 1) -> Tensor:
+def as_lengths(where: str, name: str, lengths: Lengths, axes: int = 1) -> Tensor:
     """Lengths as int32, checked; with two axes allowed, always as two."""
-    lengths = torch.as_tensor([given] if isinstance(given, int) else given)
-    if lengths.ndim == 1 and axes == 2:
-        lengths = lengths[None]
-    if lengths.ndim != axes or lengths.is_floating_point() or lengths.dtype == torch.bool:
+    tensor = torch.as_tensor([lengths] if isinstance(lengths, int) else lengths)
+    if not tensor.numel() and not isinstance(lengths, Tensor):
+        # An empty list has no dtype of its own.
+        tensor = tensor.long()
+    if tensor.ndim == 1 and axes == 2:
+        tensor = tensor[None]
+    if tensor.ndim != axes or tensor.is_floating_point() or tensor.dtype == torch.bool:
         raise MaskError(
-            f"{where}: {name} is {tuple(lengths.shape)} {lengths.dtype}; give one integer for every sequence."
+            f"{where}: {name} is {tuple(tensor.shape)} {tensor.dtype}; give one integer for every sequence."
         )
-    if lengths.numel() and int(lengths.min()) < 0:
-        raise MaskError(f"{where}: {name} holds {int(lengths.min())}; lengths are 0 or more.")
+    if known(tensor) and tensor.numel() and int(tensor.min()) < 0:
+        raise MaskError(f"{where}: {name} holds {int(tensor.min())}; lengths are 0 or more.")
     # A copy: what a mask says must not change with a tensor that its owner uses again.
-    return lengths.to(torch.int32, copy=True)
+    return tensor.to(torch.int32, copy=True)
 
 
-def within(where: str, name: str, lengths: Tensor, limit: int, things: str) -> None:
-    """Raise `MaskError` when a length is more than what there is."""
-    # While a graph is traced the numbers are not known; a padding that is too long then sees all there is.
-    if lengths.numel() and not torch.compiler.is_compiling() and int(lengths.max()) > limit:
+def within(where: str, name: str, lengths: Tensor, limit: int, things: str) -> Tensor:
+    """Lengths that are at most what there is.
+
+    Raises:
+        MaskError: a length is more than that. Where numbers are not known, such a length means all there is.
+    """
+    if not known(lengths):
+        return lengths.clamp(0, limit)
+    if lengths.numel() and int(lengths.max()) > limit:
         raise MaskError(
             f"{where}: {name} holds {int(lengths.max())} and there are {limit} {things}; "
             f"give lengths of at most {limit}."
         )
+    return lengths

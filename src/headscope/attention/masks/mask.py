@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from headscope.attention.known import in_mode, known
 from headscope.attention.masks.block_mask import block_mask
 from headscope.attention.masks.runs import Runs, from_dense, intersect, unite
 from headscope.errors import MaskError
@@ -46,14 +47,18 @@ class Mask(ABC):
         """
         if q < 0 or k < 0:
             raise MaskError(f"runs: {q} queries and {k} keys; give sizes of at least 0.")
-        key = (q, k, torch.device(device or "cpu"))
-        # The layers of a model ask the same mask for the same runs, one after the other.
-        if self._cache is None or self._cache[0] != key:
-            found = self._runs(*key)
-            if torch.compiler.is_compiling():
-                return found
-            self._cache = (key, found)
-        return self._cache[1]
+        device = torch.device(device or "cpu")
+        if not known():
+            return self._runs(q, k, device)
+        # The layers of a model ask the same mask for the same runs, one after the other. Read once: another thread may
+        # ask for other sizes in between.
+        key = (q, k, device)
+        cached = self._cache
+        if cached is None or cached[0] != key:
+            # What inference mode makes is of no use outside of it.
+            with torch.inference_mode(False):
+                cached = self._cache = (key, self._runs(q, k, device))
+        return cached[1]
 
     def to_dense(self, q: int, k: int, device: torch.device | str | None = None) -> Bool[Tensor, "b h q k"]:
         """The mask written out: True where a query may see a key; `(b|1, h|1, q, k)`."""
@@ -86,9 +91,11 @@ class Combined(Mask):
     """What both masks allow, or what either allows."""
 
     def __init__(self, a: Mask, b: Mask, *, both: bool) -> None:
-        for given in (a, b):
-            if not isinstance(given, Mask):
-                raise MaskError(f"&, |: {type(given).__name__} is no mask; wrap a boolean tensor in hs.dense(...).")
+        for side in (a, b):
+            if not isinstance(side, Mask):
+                raise MaskError(
+                    f"&, |: expected a Mask, got {type(side).__name__}; wrap a boolean tensor in hs.dense(...)."
+                )
         self.a, self.b, self.both = a, b, both
 
     def _runs(self, q: int, k: int, device: torch.device) -> Runs:
@@ -124,14 +131,21 @@ class Dense(Mask):
 
     def _runs(self, q: int, k: int, device: torch.device) -> Runs:
         self._fits(q, k)
-        if self._found is None:
-            self._found = from_dense(self.allowed)
-        return self._found.to(device)
+        if not known(self.allowed):
+            return from_dense(in_mode(self.allowed)).to(device)
+        found = self._found
+        if found is None:
+            found = self._found = from_dense(self.allowed)
+        return found.to(device)
 
     def to_dense(self, q: int, k: int, device: torch.device | str | None = None) -> Bool[Tensor, "b h q k"]:
         """The mask itself, `(b|1, h|1, q, k)`."""
         self._fits(q, k)
-        return self.allowed.to(device or "cpu").expand(-1, -1, q, -1)
+        allowed = in_mode(self.allowed).to(device or "cpu")
+        if allowed.is_inference() and not torch.is_inference_mode_enabled():
+            # Autograd cannot keep a tensor that inference mode made.
+            allowed = allowed.clone()
+        return allowed.expand(-1, -1, q, -1)
 
     def _fits(self, q: int, k: int) -> None:
         rows, columns = self.allowed.shape[2:]
@@ -145,19 +159,23 @@ class Dense(Mask):
         return f"dense({tuple(self.allowed.shape)})"
 
 
-class Given(Mask):
+class Intervals(Mask):
     """Runs that are known already, for exactly the queries and keys that they were made for."""
 
-    def __init__(self, runs: Runs, keys: int) -> None:
-        self.given, self.keys = runs, keys
+    def __init__(self, intervals: Runs, keys: int) -> None:
+        self.intervals, self.keys = intervals, keys
 
     def _runs(self, q: int, k: int, device: torch.device) -> Runs:
-        if self.given.start.shape[2] not in (1, q) or k != self.keys:
+        if self.intervals.start.shape[2] not in (1, q) or k != self.keys:
             raise MaskError(f"{self!r}: asked for {q} queries x {k} keys; these runs are only for their own sizes.")
-        return self.given.to(device)
+        return Runs(*map(in_mode, self.intervals)).to(device)
 
     def __repr__(self) -> str:
-        return f"runs({self.given.start.shape[2]} queries x {self.keys} keys)"
+        return f"runs({self.intervals.start.shape[2]} queries x {self.keys} keys)"
+
+
+# The name under which other packages know it.
+Given = Intervals
 
 
 def dense(allowed: Bool[Tensor, "*sizes"]) -> Mask:

@@ -5,11 +5,15 @@ This is the whole meaning of a mask (design idea 1): O(N) memory, easy to cut in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int32
 from torch import Tensor
+from torch.nn.functional import pad
+
+from headscope.attention.known import known
 
 
 class Runs(NamedTuple):
@@ -41,7 +45,7 @@ class Runs(NamedTuple):
         # One run at a time: r is small, and (…, rows, keys, r) would be r times the block.
         seen = (keys >= start[..., 0, None]) & (keys < stop[..., 0, None])
         for r in range(1, start.shape[-1]):
-            seen |= (keys >= start[..., r, None]) & (keys < stop[..., r, None])
+            seen = seen | ((keys >= start[..., r, None]) & (keys < stop[..., r, None]))
         return seen
 
 
@@ -53,9 +57,7 @@ def trim(start: Tensor, stop: Tensor) -> Runs:
     last = torch.iinfo(torch.int32).max
     start, order = start.int().masked_fill(empty, last).sort(dim=-1)
     stop = stop.int().gather(-1, order)
-    # How many columns are needed is not known while a graph is traced.
-    known = empty.numel() and not torch.compiler.is_compiling()
-    needed = max(int((~empty).sum(-1).max()), 1) if known else start.shape[-1]
+    needed = max(int((~empty).sum(-1).max()), 1) if known(empty) and empty.numel() else start.shape[-1]
     gone = start == last
     return Runs(
         start.masked_fill(gone, 0)[..., :needed].contiguous(), stop.masked_fill(gone, 0)[..., :needed].contiguous()
@@ -89,8 +91,11 @@ def unite(a: Runs, b: Runs) -> Runs:
 
 def from_dense(allowed: Bool[Tensor, "b h q k"]) -> Runs:
     """The runs of a boolean mask whose True means "may attend"."""
-    steps = torch.nn.functional.pad(allowed, (1, 1)).to(torch.int8).diff(dim=-1)
+    # int8 as soon as possible: a pad of booleans is one of the few things that an ONNX graph cannot hold.
+    steps = pad(allowed.to(torch.int8), (1, 1)).diff(dim=-1)
     opens, closes = steps == 1, steps == -1
+    if not known(allowed):
+        return Runs(positions(opens), positions(closes))
     rank = opens.cumsum(-1) - 1
     counts = opens.sum(-1)
     columns = max(int(counts.max()), 1) if counts.numel() else 1
@@ -102,3 +107,51 @@ def from_dense(allowed: Bool[Tensor, "b h q k"]) -> Runs:
     start[which] = where[-1].int()
     stop[which] = closes.nonzero(as_tuple=True)[-1].int()
     return Runs(start, stop)
+
+
+def positions(marks: Bool[Tensor, "b h q edges"]) -> Int32[Tensor, "b h q r"]:
+    """Where the marks of every row are, ascending, then zeros: in as many columns as a row can have runs.
+
+    Needs no numbers: the columns follow from the sizes alone.
+    """
+    edges = marks.shape[-1]
+    places = torch.arange(edges, device=marks.device, dtype=torch.int32)
+    # Marks first, in their order: a key of the row that sorts all others behind them.
+    order = torch.where(marks, places, edges).sort(dim=-1).values[..., : (edges + 1) // 2]
+    return order.masked_fill(order == edges, 0).int()
+
+
+def concatenate(parts: Sequence[Runs], queries: Sequence[int]) -> Runs:
+    """The runs of blocks of queries, below each other.
+
+    Args:
+        queries: how many queries each part is for; a part with one shared row is repeated.
+
+    Shapes:
+        each part `(b|1, h|1, n|1, r)` → `(b|1, h|1, sum of queries, widest r)`.
+    """
+    rows = [Runs(*(side.expand(-1, -1, n, -1) for side in part)) for part, n in zip(parts, queries, strict=True)]
+    return _joined(rows, 2)
+
+
+def stack(parts: Sequence[Runs]) -> Runs:
+    """The runs of batch items, one after the other along the batch; rows that only some of them share are repeated.
+
+    Shapes:
+        each part `(n, h|1, q|1, r)` → `(sum of n, h|1, q|1, widest r)`.
+    """
+    return _joined(parts, 0)
+
+
+def _joined(parts: Sequence[Runs], axis: int) -> Runs:
+    """Runs along one axis; the other axes are expanded and the columns padded with empty runs where they differ."""
+    sizes = [max(part.start.shape[n] for part in parts) for n in range(4)]
+
+    def side(which: int) -> Tensor:
+        wide = []
+        for part in parts:
+            x = pad(part[which], (0, sizes[3] - part[which].shape[3]))
+            wide.append(x.expand(*(x.shape[n] if n == axis else sizes[n] for n in range(4))))
+        return torch.cat(wide, dim=axis)
+
+    return Runs(side(0), side(1))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from headscope.attention.known import known
 from headscope.attention.masks.runs import Runs, from_dense
 from headscope.compat.torch import version_of
 
@@ -34,7 +35,7 @@ def read(mask: Tensor) -> Meaning:
         mask: four axes, each of full size or 1.
     """
     allowed, added = (mask, None) if mask.dtype == torch.bool else split(mask)
-    return Meaning(None if bool(allowed.all()) else runs_of(allowed), added)
+    return Meaning(None if known(allowed) and bool(allowed.all()) else runs_of(allowed), added)
 
 
 def split(mask: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -53,13 +54,13 @@ def split(mask: Tensor) -> tuple[Tensor, Tensor | None]:
     # "highest - FAR" is lost in the rounding of a row that has nothing but the lowest float.
     hidden = (mask < highest - FAR) | (highest <= torch.finfo(mask.dtype).min / 2)
     added = mask.masked_fill(hidden, 0.0)
-    return ~hidden, added if bool(added.any()) else None
+    return ~hidden, added if not known(added) or bool(added.any()) else None
 
 
 def runs_of(allowed: Tensor) -> Runs:
     """The runs of a boolean mask; fast where every row is one run, as nearly all are."""
     keys = allowed.shape[-1]
-    if not keys:
+    if not known(allowed) or not keys:
         return from_dense(allowed)
     count = allowed.sum(-1, dtype=torch.int32)
     # argmax of booleans is the first True; the last one is found through the highest position that is allowed.
@@ -87,6 +88,8 @@ class Reader:
 
     def __call__(self, mask: Tensor) -> Meaning:
         """The meaning of a mask tensor with up to four axes."""
+        if not known(mask):
+            return read(mask.detach()[(None,) * (4 - mask.ndim)])
         found = self._known.get(id(mask))
         version = version_of(mask)
         if found is not None and found[0]() is mask and found[1] == version and version is not None:

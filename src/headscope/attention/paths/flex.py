@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from headscope.attention.bias import OffsetBias
+from headscope.attention.known import known, leaves_python
 from headscope.attention.masks.block_mask import block_mask
 from headscope.attention.masks.mask import Mask
+from headscope.attention.precision import only_math
 from headscope.attention.request import Request
 from headscope.attention.sinks import with_sinks
 from headscope.compat.compiler import many_compilations
@@ -47,6 +49,12 @@ def refusals(request: Request) -> list[str]:
         reasons.append("FlexAttention needs at least one query, one key and one feature")
     if request.bias is not None and not isinstance(request.bias, OffsetBias):
         reasons.append("a dense bias would be read number by number from memory: SDPA or tiles read it in blocks")
+    if not known(request.q) and not torch.compiler.is_compiling():
+        reasons.append("FlexAttention compiles itself, which neither transforms nor traced graphs let it do")
+    if torch.compiler.is_compiling() and (torch.compiler.is_exporting() or leaves_python()):
+        reasons.append("FlexAttention is compiled where it runs, and an exported graph does not compile")
+    if only_math(request.q.device):
+        reasons.append("torch's sdpa_kernel(...) allows no kernel but the unfused one")
     if on_cpu and request.trains:
         reasons.append("FlexAttention cannot train on CPU")
     if on_cpu and (request.needs_lse or request.sinks is not None):
@@ -64,6 +72,14 @@ def run(request: Request) -> tuple[Tensor, Tensor | None]:
     wants_lse = request.needs_lse or request.sinks is not None
     options: dict[str, Any] = {"score_mod": score_mod(request), "block_mask": blocks(request), "scale": request.scale}
     options["enable_gqa"] = q.shape[1] != k.shape[1]
+    if torch.compiler.is_compiling():
+        # Within a graph that is being compiled it becomes a part of that.
+        from torch.nn.attention.flex_attention import flex_attention
+
+        if not wants_lse:
+            return flex_attention(q, k, v, **options), None
+        values, lse = flex_attention(q, k, v, return_lse=True, **options)
+        return (values, lse) if request.sinks is None else with_sinks(values, lse, request.sinks)
     # Past its limit of recompilations torch would build the whole matrix, and say so only in a warning.
     with many_compilations(RECOMPILES):
         if not wants_lse:
@@ -77,18 +93,20 @@ def blocks(request: Request) -> Any:
     runs = request.runs()
     if request.mask is None or runs is None:
         return None
+    if not known(request.q):
+        return block_mask(runs, request.q.shape[2], request.k.shape[2])
     sizes = (*request.q.shape[:3], request.k.shape[2], request.q.device)
-    known = _block_masks.get(request.mask)
-    if known is None or known[0] != sizes:
-        known = _block_masks[request.mask] = (sizes, block_mask(runs, request.q.shape[2], request.k.shape[2]))
-    return known[1]
+    cached = _block_masks.get(request.mask)
+    if cached is None or cached[0] != sizes:
+        cached = _block_masks[request.mask] = (sizes, block_mask(runs, request.q.shape[2], request.k.shape[2]))
+    return cached[1]
 
 
 def score_mod(request: Request) -> Callable[..., Tensor] | None:
     """What FlexAttention does to a score: softcap, then the bias of its distance."""
     softcap, line = request.softcap, None
     if isinstance(request.bias, OffsetBias):
-        line = request.bias.line(request.q.shape[2], request.k.shape[2], request.q.device).float()
+        line = request.bias.line(request.q.shape[2], request.k.shape[2], request.q.device, torch.float32)
     if softcap is None and line is None:
         return None
     last = request.q.shape[2] - 1

@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from headscope.attention.paths.tiled.tile import Tile
 from headscope.attention.paths.tiled.tile_bias import TileBias
 from headscope.compat import torch as private
+from headscope.shapes import acc_dtype
 
 # The kernel multiplies blocks of 16 keys at full speed and falls to a slow remainder otherwise (up to 2 x in bfloat16).
 KEYS = 16
@@ -137,7 +138,9 @@ class FlashTiles:
             return None
         rows = tile.rows.stop - tile.rows.start
         key = tile.pattern if tile.kind == "masked" else tile.keys.to_bytes(8, "little"), self.q.dtype
-        if key not in self._masks:
+        # Read once: another thread may clear what is kept in between.
+        mask = self._masks.get(key)
+        if mask is None:
             if len(self._masks) >= MASKS:
                 self._masks.clear()
             hidden = (
@@ -145,8 +148,8 @@ class FlashTiles:
                 if tile.kind == "masked"
                 else torch.zeros(1, tile.keys, dtype=torch.bool)
             )
-            self._masks[key] = torch.zeros(hidden.shape, dtype=self.q.dtype).masked_fill_(hidden, -math.inf)
-        mask = pad(self._masks[key], (0, spare), value=-math.inf) if spare else self._masks[key]
+            mask = self._masks[key] = torch.zeros(hidden.shape, dtype=self.q.dtype).masked_fill_(hidden, -math.inf)
+        mask = pad(mask, (0, spare), value=-math.inf) if spare else mask
         return mask.expand(rows, -1)
 
 
@@ -185,7 +188,7 @@ def gathered(grad: Tensor, tile: Tile) -> Tensor:
     if tile.repeat == 1:
         return grad
     (first, last), step = tile.all_spans[0], tile.step
-    wide = torch.float64 if grad.dtype == torch.float64 else torch.float32
+    wide = acc_dtype(grad.dtype)
     total = torch.zeros(1, grad.shape[1], last - first, grad.shape[3], dtype=wide, device=grad.device)
     # The n-th stretch of `step` keys of one copy lies beside, not over, the n-th stretch of the next.
     for n in range(0, tile.keys, step):

@@ -8,20 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from headscope.attention.masks.runs import Runs
 from headscope.attention.merge import merge
 from headscope.attention.paths.tiled import flash
 from headscope.attention.paths.tiled.flash import FlashTiles
 from headscope.attention.paths.tiled.schedule import Schedule
 from headscope.attention.paths.tiled.scored import ScoredTiles
 from headscope.attention.paths.tiled.tile_bias import TileBias
+from headscope.attention.precision import autocast_off
 from headscope.attention.sinks import with_sinks
+from headscope.shapes import acc_dtype
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a call asks of its tiles besides tensors."""
+    """What a call asks of its tiles besides tensors; `runs` is its mask, None where everything may be seen."""
 
     tiles: Schedule
+    runs: Runs | None
     scale: float
     softcap: float | None
     dropout: float
@@ -44,10 +48,15 @@ class Settings:
 
 def run_tiles(kernel: FlashTiles | ScoredTiles, tiles: Schedule, sinks: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Values and lse of all tiles; rows that no tile holds see nothing but the sinks, where there are any."""
+    with autocast_off(kernel.q):
+        return _run_tiles(kernel, tiles, sinks)
+
+
+def _run_tiles(kernel: FlashTiles | ScoredTiles, tiles: Schedule, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
     b, h, queries, _ = kernel.q.shape
     # The layout of torch's kernels: (b, q, h, e) in memory, so that merging the heads is free.
     values = kernel.q.new_empty(b, queries, h, kernel.v.shape[3]).transpose(1, 2)
-    lse = kernel.q.new_empty(b, h, queries, dtype=torch.float64 if kernel.q.dtype == torch.float64 else torch.float32)
+    lse = kernel.q.new_empty(b, h, queries, dtype=acc_dtype(kernel.q.dtype))
     for items, heads, rows in tiles.blank:
         values[items, heads, rows], lse[items, heads, rows] = 0, -math.inf
     for group in tiles.groups:
@@ -72,7 +81,20 @@ def tile_gradients(
     grad_lse: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v. Those of k and v gather over many tiles, in float32 or better."""
-    wide = torch.float64 if kernel.q.dtype == torch.float64 else torch.float32
+    # The backward may be called inside of an autocast block.
+    with autocast_off(kernel.q):
+        return _tile_gradients(kernel, tiles, grad, values, lse, grad_lse)
+
+
+def _tile_gradients(
+    kernel: FlashTiles | ScoredTiles,
+    tiles: Schedule,
+    grad: Tensor,
+    values: Tensor,
+    lse: Tensor,
+    grad_lse: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    wide = acc_dtype(kernel.q.dtype)
     dq = torch.zeros_like(kernel.q)
     dk, dv = (torch.zeros(x.shape, dtype=wide, device=x.device) for x in (kernel.k, kernel.v))
     lse = lse.masked_fill(lse.isneginf(), 0.0)

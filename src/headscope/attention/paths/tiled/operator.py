@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
-from headscope.attention.masks.runs import Runs
+from headscope.attention.masks.runs import trim
 from headscope.attention.paths.tiled import flash
 from headscope.attention.paths.tiled.loop import Settings, run_tiles, tile_gradients
 from headscope.attention.paths.tiled.schedule import schedule
 from headscope.attention.paths.tiled.tile_bias import TileBias
 from headscope.attention.sinks import sinks_gradient
+from headscope.shapes import acc_dtype
 
 
 def settings(
@@ -16,17 +17,19 @@ def settings(
     k: Tensor,
     start: Tensor,
     stop: Tensor,
+    seed: Tensor | None,
     scale: float,
     softcap: float,
     dropout: float,
-    seed: int,
     biased: bool,
 ) -> Settings:
     """The tiles of these runs, and what else the call asks of them."""
     b, h, queries, _ = q.shape
     repeat = not biased and not softcap and not dropout and flash.runs_on(q.device)
-    tiles = schedule(Runs(start, stop), b, h, h // k.shape[1], queries, square=not biased, repeat=repeat)
-    return Settings(tiles, scale, softcap or None, dropout, seed)
+    # Made where numbers were not known: as many columns as there might be runs.
+    runs = trim(start, stop)
+    tiles = schedule(runs, b, h, h // k.shape[1], queries, square=not biased, repeat=repeat)
+    return Settings(tiles, runs, scale, softcap or None, dropout, 0 if seed is None else int(seed))
 
 
 @torch.library.custom_op("headscope::tiled", mutates_args=())
@@ -38,22 +41,22 @@ def tiled_op(
     sinks: Tensor | None,
     start: Tensor,
     stop: Tensor,
+    seed: Tensor | None,
     scale: float,
     softcap: float,
     dropout: float,
-    seed: int,
 ) -> tuple[Tensor, Tensor]:
     """Values and lse; a softcap of 0 is none."""
-    asked = settings(q, k, start, stop, scale, softcap, dropout, seed, bias is not None)
+    asked = settings(q, k, start, stop, seed, scale, softcap, dropout, bias is not None)
     added = None if bias is None else TileBias(bias, q.shape[2])
     return run_tiles(asked.forward_kernel(q, k, v, added), asked.tiles, sinks)
 
 
 @tiled_op.register_fake
-def _(q, k, v, bias, sinks, start, stop, scale, softcap, dropout, seed):  # type: ignore[no-untyped-def]
+def _(q, k, v, bias, sinks, start, stop, seed, scale, softcap, dropout):  # type: ignore[no-untyped-def]
     b, h, queries, _ = q.shape
-    lse = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return q.new_empty(b, queries, h, v.shape[3]).transpose(1, 2), q.new_empty(b, h, queries, dtype=lse)
+    values = q.new_empty(b, queries, h, v.shape[3]).transpose(1, 2)
+    return values, q.new_empty(b, h, queries, dtype=acc_dtype(q.dtype))
 
 
 @torch.library.custom_op("headscope::tiled_gradients", mutates_args=())
@@ -69,13 +72,13 @@ def tiled_gradients(
     sinks: Tensor | None,
     start: Tensor,
     stop: Tensor,
+    seed: Tensor | None,
     scale: float,
     softcap: float,
     dropout: float,
-    seed: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, of the bias and of the sinks (empty where there are none)."""
-    asked = settings(q, k, start, stop, scale, softcap, dropout, seed, bias is not None)
+    asked = settings(q, k, start, stop, seed, scale, softcap, dropout, bias is not None)
     added = None if bias is None else TileBias(bias, q.shape[2])
     kernel = asked.backward_kernel(q, k, v, added, bias_trains=bias is not None)
     dq, dk, dv = tile_gradients(kernel, asked.tiles, grad, values, lse, grad_lse)
@@ -85,15 +88,16 @@ def tiled_gradients(
 
 
 @tiled_gradients.register_fake
-def _(grad, grad_lse, values, lse, q, k, v, bias, sinks, start, stop, scale, softcap, dropout, seed):  # type: ignore[no-untyped-def]
+def _(grad, grad_lse, values, lse, q, k, v, bias, sinks, start, stop, seed, scale, softcap, dropout):  # type: ignore[no-untyped-def]
     dbias = q.new_empty(0) if bias is None else torch.empty_like(bias)
     dsinks = q.new_empty(0) if sinks is None else torch.empty_like(sinks)
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), dbias, dsinks
 
 
 def _remember(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    q, k, v, bias, sinks, start, stop, *ctx.numbers = inputs
-    ctx.save_for_backward(*output, q, k, v, bias, sinks, start, stop)
+    *tensors, scale, softcap, dropout = inputs
+    ctx.numbers = scale, softcap, dropout
+    ctx.save_for_backward(*output, *tensors)
 
 
 def _backward(ctx, grad, grad_lse):  # type: ignore[no-untyped-def]
@@ -103,3 +107,33 @@ def _backward(ctx, grad, grad_lse):  # type: ignore[no-untyped-def]
 
 
 tiled_op.register_autograd(_backward, setup_context=_remember)
+
+
+def _batched(op, names):  # type: ignore[no-untyped-def]
+    """The rule of `vmap` for an operator with these arguments: samples become items of the batch, or run in turn."""
+
+    def rule(info, in_dims, *args):  # type: ignore[no-untyped-def]
+        size = info.batch_size
+        moved = {n: x if d is None else x.movedim(d, 0) for n, x, d in zip(names, args, in_dims, strict=True)}
+        shared = {n: d is None for n, d in zip(names, in_dims, strict=True)}
+        if any(moved[n] is not None for n in ("bias", "sinks", "seed")):
+            # These are for all items of a batch alike, and so are their gradients.
+            samples = [op(*(x if shared[n] else x[i] for n, x in moved.items())) for i in range(size)]
+            results = tuple(torch.stack(parts) for parts in zip(*samples, strict=True))
+            return results, (0,) * len(results)
+        items = moved["q"].shape[0 if shared["q"] else 1]
+        for n, x in moved.items():
+            if isinstance(x, Tensor):
+                x = x.expand(size, *x.shape) if shared[n] else x
+                # Runs may be for all items: then each sample repeats its own.
+                moved[n] = (x.expand(-1, items, *x.shape[2:]) if n in ("start", "stop") else x).flatten(0, 1)
+        apart = (x.unflatten(0, (size, items)) if x.ndim > 1 else x.expand(size, -1) for x in op(*moved.values()))
+        return tuple(apart), (0,) * (2 if op is tiled_op else 5)
+
+    return rule
+
+
+_CALL = ("q", "k", "v", "bias", "sinks", "start", "stop", "seed", "scale", "softcap", "dropout")
+tiled_op.register_vmap(_batched(tiled_op, _CALL))  # type: ignore[no-untyped-call]
+_OUTER = ("grad", "grad_lse", "values", "lse")
+tiled_gradients.register_vmap(_batched(tiled_gradients, (*_OUTER, *_CALL)))  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from headscope.attention.known import known, leaves_python, transforms
 from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.runs import Runs
 from headscope.attention.paths.tiled import flash
@@ -21,7 +22,10 @@ from headscope.attention.paths.tiled.loop import Settings, run_tiles, tile_gradi
 from headscope.attention.paths.tiled.operator import tiled_op
 from headscope.attention.paths.tiled.schedule import Schedule, schedule
 from headscope.attention.paths.tiled.tile_bias import TileBias, bias_values
+from headscope.attention.paths.tiled.written_out import formula
+from headscope.attention.precision import only_math
 from headscope.attention.request import Request
+from headscope.attention.second_derivative import gradients, with_derivatives
 from headscope.attention.sinks import sinks_gradient
 
 NAME = "tiled"
@@ -49,20 +53,55 @@ class Tiled(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients of q, k, v, of the bias and of the sinks."""
         q, k, v, bias, sinks, values, lse = ctx.saved_tensors
-        grad, grad_lse = grads
-        grad = torch.zeros_like(values) if grad is None else grad
-        added = None if bias is None else TileBias(bias, q.shape[2])
-        kernel = ctx.settings.backward_kernel(q, k, v, added, ctx.needs_input_grad[3])
-        dq, dk, dv = tile_gradients(kernel, ctx.settings.tiles, grad, values, lse, grad_lse)
-        dbias = added.grad.to(bias.dtype) if added is not None and ctx.needs_input_grad[3] else None
-        # The gradients of the tiles need no more of the sinks than their share in the lse.
-        dsinks = sinks_gradient(grad, values, lse, grad_lse, sinks) if ctx.needs_input_grad[4] else None
-        return dq, dk, dv, dbias, dsinks, None
+        inputs, (grad, grad_lse) = (q, k, v, bias, sinks), grads
+        if not known(*grads):
+            # Many gradients at once: torch.autograd.grad(is_grads_batched=True).
+            return (*gradients(formula(ctx.settings, q, k), inputs, grad, grad_lse), None)
+        with torch.no_grad():
+            results = tiles_backward(ctx.settings, inputs, values, lse, grad, grad_lse, ctx.needs_input_grad)
+        if torch.is_grad_enabled():
+            # create_graph=True: whoever differentiates again gets the derivatives of the formula.
+            results = with_derivatives(formula(ctx.settings, q, k), inputs, grad, grad_lse, results)
+        return (*results, None)
+
+
+def tiles_backward(
+    settings: Settings,
+    inputs: tuple[Tensor | None, ...],
+    values: Tensor,
+    lse: Tensor,
+    grad: Tensor | None,
+    grad_lse: Tensor | None,
+    wanted: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of q, k, v, and of the bias and the sinks where they are wanted."""
+    q, k, v, bias, sinks = inputs
+    assert q is not None
+    assert k is not None
+    assert v is not None
+    grad = torch.zeros_like(values) if grad is None else grad
+    added = None if bias is None else TileBias(bias, q.shape[2])
+    kernel = settings.backward_kernel(q, k, v, added, wanted[3])
+    dq, dk, dv = tile_gradients(kernel, settings.tiles, grad, values, lse, grad_lse)
+    dbias = added.grad.to(bias.dtype) if bias is not None and added is not None and wanted[3] else None
+    # The gradients of the tiles need no more of the sinks than their share in the lse.
+    dsinks = sinks_gradient(grad, values, lse, grad_lse, sinks) if sinks is not None and wanted[4] else None
+    return dq, dk, dv, dbias, dsinks
 
 
 def refusals(request: Request) -> list[str]:
-    """Why the tiles cannot run this; they run everything that has a tile size."""
-    return []
+    """Why the tiles cannot run this."""
+    reasons = []
+    if leaves_python():
+        reasons.append("a graph that runs without headscope cannot hold the operator of the tiles")
+    asked = transforms(request.q, request.k, request.v)
+    if asked is not None and (asked.forward or asked.order > 1):
+        reasons.append("under these transforms the tiles have no second or forward-mode derivative; the formula has")
+    if asked is not None and request.dropout:
+        reasons.append("the tiles draw their dropout outside of torch.func's randomness")
+    if only_math(request.q.device):
+        reasons.append("torch's sdpa_kernel(...) allows no kernel but the unfused one")
+    return reasons
 
 
 def run(request: Request) -> tuple[Tensor, Tensor]:
@@ -70,18 +109,25 @@ def run(request: Request) -> tuple[Tensor, Tensor]:
     q, k, v = request.q, request.k, request.v
     queries, d = q.shape[2:]
     keys, size = v.shape[2:]
-    if d != size:
-        q, k, v = (pad(x, (0, max(d, size) - x.shape[3])) for x in (q, k, v))
+    scale = request.scale
+    if scale <= 0:
+        # The kernel hides keys before it scales: minus infinity must stay below all.
+        q, scale = (q * -1.0, -scale) if scale < 0 else (q * 0.0, 1.0)
+    # A size of 0 is none that a kernel takes.
+    if d != size or d == 0:
+        q, k, v = (pad(x, (0, max(d, size, 1) - x.shape[3])) for x in (q, k, v))
     q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
     bias = None if request.bias is None else bias_values(request.bias, queries, keys, q)
-    seed = int(torch.randint(2**62, ())) if request.dropout else 0
-    if torch.compiler.is_compiling():
+    seed = torch.randint(2**62, ()) if request.dropout else None
+    if not known(q, k, v, bias, request.sinks):
         start, stop = request.runs() or everything(keys, q.device)
         values, lse = tiled_op(
-            q, k, v, bias, request.sinks, start, stop, request.scale, request.softcap or 0.0, request.dropout, seed
+            q, k, v, bias, request.sinks, start, stop, seed, scale, request.softcap or 0.0, request.dropout
         )
     else:
-        settings = Settings(of(request), request.scale, request.softcap, request.dropout, seed)
+        tiles = of(request)
+        number = 0 if seed is None else int(seed)
+        settings = Settings(tiles, request.runs(), scale, request.softcap, request.dropout, number)
         values, lse = Tiled.apply(q, k, v, bias, request.sinks, settings)  # type: ignore[no-untyped-call]
     return values[..., :size], lse
 
@@ -97,10 +143,11 @@ def of(request: Request) -> Schedule:
     if request.mask is None or runs is None:
         return schedule(everything(keys), b, h, h // g, queries, square=square, repeat=repeat)
     sizes = (b, h, g, queries, keys, square, repeat)
-    known = _schedules.get(request.mask)
-    if known is None or known[0] != sizes:
-        known = _schedules[request.mask] = (sizes, schedule(runs, b, h, h // g, queries, square=square, repeat=repeat))
-    return known[1]
+    cached = _schedules.get(request.mask)
+    if cached is None or cached[0] != sizes:
+        cached = sizes, schedule(runs, b, h, h // g, queries, square=square, repeat=repeat)
+        _schedules[request.mask] = cached
+    return cached[1]
 
 
 def everything(keys: int, device: torch.device | str = "cpu") -> Runs:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from headscope.attention.paths.tiled.tile import Tile
 from headscope.attention.paths.tiled.tile_bias import TileBias
+from headscope.shapes import acc_dtype
 
 # Numbers in one block of scores, its rows and its keys: 2 MB of float32, the size of a core's second cache.
 BLOCK, ROWS, KEYS = 2**19, 512, 1024
@@ -57,7 +58,7 @@ class ScoredTiles:
         self.dropout, self.seed, self.bias_trains = dropout, seed, bias_trains
         self._planes: dict[tuple[bool | int, ...], Tensor] = {}
         self._allowed: tuple[bytes, Tensor] | None = None
-        self.wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+        self.wide = acc_dtype(q.dtype)
         on_cpu = q.device.type == "cpu"
         self.block, self.most_rows, self.most_keys = (
             (BLOCK, ROWS, KEYS) if on_cpu else (DEVICE_BLOCK, DEVICE_ROWS, DEVICE_KEYS)

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from headscope.attention.bias import Bias, DenseBias, OffsetBias
+from headscope.attention.known import in_mode
+from headscope.shapes import acc_dtype
 
 
 class TileBias:
@@ -19,7 +21,7 @@ class TileBias:
 
     def __init__(self, values: Tensor, queries: int) -> None:
         self.values, self.queries = values, queries
-        self.grad = torch.zeros_like(values, dtype=torch.float64 if values.dtype == torch.float64 else torch.float32)
+        self.grad = torch.zeros_like(values, dtype=acc_dtype(values.dtype))
 
     @property
     def is_line(self) -> bool:
@@ -57,6 +59,13 @@ class TileBias:
         start = first - rows.stop + self.queries
         self.grad[heads, start : start + keys + count - 1] += line
 
+    def whole(self, keys: int) -> Tensor:
+        """The bias of all queries and keys, with four axes, differentiable."""
+        if not self.is_line:
+            return self.values
+        offsets = torch.arange(keys, device=self.values.device) + (self.queries - 1)
+        return self.values[None, :, offsets - torch.arange(self.queries, device=offsets.device)[:, None]]
+
     @staticmethod
     def _window(values: Tensor, items: slice, heads: slice, rows: slice, first: int, last: int) -> Tensor:
         wanted = (items, heads, rows, slice(first, last))
@@ -68,8 +77,10 @@ def bias_values(bias: Bias, q: int, k: int, like: Tensor) -> Tensor:
 
     In float32 (float64 for float64) or in the dtype of the queries: what the kernels take beside them.
     """
-    wide = torch.float64 if like.dtype == torch.float64 else torch.float32
+    wide = acc_dtype(like.dtype)
     if isinstance(bias, OffsetBias):
-        return bias.line(q, k, like.device).to(wide).contiguous()
-    assert isinstance(bias, DenseBias)
-    return bias.values.to(like.device, like.dtype if bias.values.dtype == like.dtype else wide)
+        return bias.line(q, k, like.device, wide).contiguous()
+    if isinstance(bias, DenseBias):
+        return in_mode(bias.values).to(like.device, like.dtype if bias.values.dtype == like.dtype else wide)
+    # A bias of another kind is its blocks; all of them at once are a dense bias.
+    return bias.block(slice(0, q), 0, k, q, k, like.device, wide)
