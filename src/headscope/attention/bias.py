@@ -21,23 +21,15 @@ class Bias(ABC):
         """Raise `MaskError` unless the bias fits these sizes."""
 
     @abstractmethod
-    def block(
-        self,
-        rows: slice,
-        first: int,
-        last: int,
-        q: int,
-        k: int,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> Float[Tensor, "b h rows keys"]:
+    def block(self, rows: slice, first: int, last: int, q: int, k: int) -> Float[Tensor, "b h rows keys"]:
         """The bias of the queries `rows` and the keys `first … last - 1`, out of `q` queries and `k` keys.
 
         Queries and keys are aligned at their ends, as in masks. Axes have size 1 where all share the bias.
-
-        Args:
-            device, dtype: of the result, and of its arithmetic; those of the bias's own parameters unless given.
         """
+
+    def whole(self, q: int, k: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "b h queries keys"]:
+        """The bias of all queries and keys, on a device and in a dtype."""
+        return self.block(slice(0, q), 0, k, q, k).to(device, dtype)
 
     @property
     @abstractmethod
@@ -73,19 +65,18 @@ class OffsetBias(Bias):
         if self.heads != h:
             raise MaskError(f"{self!r}: the bias is for {self.heads} heads and q has {h}; give one for each head.")
 
-    def block(
-        self,
-        rows: slice,
-        first: int,
-        last: int,
-        q: int,
-        k: int,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> Tensor:
+    def block(self, rows: slice, first: int, last: int, q: int, k: int) -> Tensor:
         """The bias of some queries and keys, `(1, h, rows, keys)`, from their distances."""
-        device = self.parameters[0].device if device is None else device
-        own = torch.arange(rows.start, rows.stop, device=device) + (k - q)
+        return self._block(rows, first, last, k - q, self.parameters[0].device, None)
+
+    def whole(self, q: int, k: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """The bias of all queries and keys, computed on that device and in that dtype."""
+        return self._block(slice(0, q), 0, k, k - q, device, dtype)
+
+    def _block(
+        self, rows: slice, first: int, last: int, shift: int, device: torch.device, dtype: torch.dtype | None
+    ) -> Tensor:
+        own = torch.arange(rows.start, rows.stop, device=device) + shift
         offsets = torch.arange(first, last, device=device) - own[:, None]
         return self.at(offsets.flatten(), dtype).view(1, self.heads, *offsets.shape)
 
@@ -169,20 +160,11 @@ class DenseBias(Bias):
                 "give those sizes, or 1 where all share the bias."
             )
 
-    def block(
-        self,
-        rows: slice,
-        first: int,
-        last: int,
-        q: int,
-        k: int,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> Tensor:
-        """A part of the tensor, `(b|1, h|1, rows|1, keys|1)`: a view, where it is on that device and of that dtype."""
+    def block(self, rows: slice, first: int, last: int, q: int, k: int) -> Tensor:
+        """A part of the tensor, `(b|1, h|1, rows|1, keys|1)`, a view."""
         values = in_mode(self.values)
         values = values if values.shape[2] == 1 else values[:, :, rows]
-        return (values if values.shape[3] == 1 else values[..., first:last]).to(device, dtype)
+        return values if values.shape[3] == 1 else values[..., first:last]
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:

@@ -32,7 +32,7 @@ def run(request: Request) -> tuple[Tensor, Tensor]:
     wide = acc_dtype(request.q.dtype)
     bias = None
     if request.bias is not None:
-        bias = request.bias.block(slice(0, queries), 0, keys, queries, keys, request.q.device, wide)
+        bias = request.bias.whole(queries, keys, request.q.device, wide)
     with autocast_off(request.q):
         return attention(
             request.q,

@@ -123,7 +123,7 @@ def written_out(request: Request) -> tuple[Tensor | None, bool]:
     allowed = request.allowed()
     if request.bias is None:
         return allowed, False
-    bias = request.bias.block(slice(0, queries), 0, keys, queries, keys, request.q.device, request.q.dtype)
+    bias = request.bias.whole(queries, keys, request.q.device, request.q.dtype)
     return bias if allowed is None else torch.where(allowed, bias, -math.inf), False
 
 

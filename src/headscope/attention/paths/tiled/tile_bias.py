@@ -83,4 +83,4 @@ def bias_values(bias: Bias, q: int, k: int, like: Tensor) -> Tensor:
     if isinstance(bias, DenseBias):
         return in_mode(bias.values).to(like.device, like.dtype if bias.values.dtype == like.dtype else wide)
     # A bias of another kind is its blocks; all of them at once are a dense bias.
-    return bias.block(slice(0, q), 0, k, q, k, like.device, wide)
+    return bias.whole(q, k, like.device, wide)
