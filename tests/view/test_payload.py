@@ -85,9 +85,13 @@ def test_findings_travel_with_the_place_of_their_head():
     one = layer(h=2, g=2, q=8, k=8, d=8, head_numbers=(4, 9), number=7, size=0.1)
     one.q[0, 1], one.k[0, 1] = eye, torch.eye(8).roll(-1, 0)
     content = made(Recording([one]))
-    found = next(entry for entry in content.data["findings"] if entry["kind"] == "previous")
-    assert (found["layer"], found["head"]) == (0, 1)
-    assert found["text"].startswith("looks at the previous token")
+    heads = content.data["heads"]
+    kind, text, query, key = heads["said"][0][1][0]
+    assert kind == "previous"
+    assert text.startswith("looks at the previous token")
+    assert (query, key) == (None, None)
+    assert sorted(heads["order"]) == [[0, 0], [0, 1]]
+    assert heads["measures"]["previous"][0][1] == pytest.approx(1.0, abs=1e-2)
     assert (content.data["layers"][0]["number"], content.data["layers"][0]["heads"]) == (7, [4, 9])
 
 

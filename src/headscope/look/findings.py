@@ -25,6 +25,8 @@ BROAD = 0.95
 STABLE, COLUMN = 0.8, 0.3
 # Weight from which a single pair of tokens is told.
 PAIR = 0.3
+# Queries up to which a pair counts in full; in longer texts it speaks of a smaller and smaller part.
+SHORT = 40
 
 Numbers = Mapping[str, float | int | str]
 
@@ -39,7 +41,7 @@ class Finding:
     Attributes:
         text: the finding in plain words.
         kind: the word in the table of `patterns`: "previous", "special", "pair", ...
-        score: how telling it is: how far the evidence stands above the mean of the other heads.
+        score: how informative it is: how far the evidence stands above the mean of the other heads.
         evidence: the numbers and positions it rests on.
     """
 
@@ -55,7 +57,7 @@ class Finding:
 
 
 class Patterns(tuple[Finding, ...]):
-    """Findings, the most telling first; prints one line for each."""
+    """Findings, the most informative first; prints one line for each."""
 
     __slots__ = ()
 
@@ -75,7 +77,7 @@ class Patterns(tuple[Finding, ...]):
 
 
 def patterns(heads: Iterable[tuple[int, int, Head]]) -> Patterns:
-    """What each head does, in plain words, with evidence; the most telling first.
+    """What each head does, in plain words, with evidence; the most informative first.
 
     | kind                 | said when                                                              | threshold |
     |----------------------|------------------------------------------------------------------------|-----------|
@@ -97,7 +99,8 @@ def patterns(heads: Iterable[tuple[int, int, Head]]) -> Patterns:
     A finding's score is its evidence minus the mean of the same measure over the other heads, so what only one head
     does comes before what they all do. For a single head it is the evidence minus what equal weights would give. That
     of a pair within one text counts `1 - 1/distance`: most of what heads and grammar link is near, so a far link says
-    more.
+    more. In a text of more than `SHORT` queries it counts `SHORT / queries` of that: the heaviest of hundreds of rows
+    is an extreme that nearly every head has, and it speaks of one row, where a mean speaks of all of them.
     Means leave out padding: queries whose own key nobody may see.
 
     Args:
@@ -237,7 +240,7 @@ def pairs(group: list[Evidence]) -> Iterator[Finding]:
         text = f"{quoted(head.queries, pair.query)} → {quoted(head.keys, pair.key)} {pair.weight:.2f}"
         if pair.next_key is not None:
             text += f" (next: {quoted(head.keys, pair.next_key)} {pair.next_weight:.2f})"
-        score = (pair.weight - usual(rivals, evidence.even)) * farness(pair)
+        score = (pair.weight - usual(rivals, evidence.even)) * farness(pair) * min(1.0, SHORT / len(head.q))
         yield finding(evidence, "pair", text, score, numbers_of(head, pair))
 
 

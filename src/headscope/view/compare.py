@@ -22,6 +22,9 @@ from headscope.view.payload import payload
 from headscope.view.picture import BLOCK
 from headscope.view.subject import Start, Subject
 
+# Tokens up to which the texts of both sides are written out.
+MOST_SHOWN = 600
+
 
 class Pair(NamedTuple):
     """Two recordings of one input, and what the input is called."""
@@ -39,13 +42,16 @@ def compare(
     names: tuple[str, str] = ("before", "after"),
     title: str | None = None,
 ) -> Path:
-    """Write one HTML file that shows two recordings of the same input side by side, and return its path.
+    """Write one HTML file that shows two recordings side by side, and return its path.
+
+    The recordings are of one input by two models, or of two inputs of equal length by one model ("… was too tired" and
+    "… was too wide"), whose positions are compared one to one.
 
     For every head it says how much of the weight moved, and shows both maps and their difference. The file makes no
     network request.
 
     Args:
-        a, b: recordings of the same input by models with the same heads, as before and after a training.
+        a, b: recordings with the same layers, heads and numbers of positions.
         path: where the file goes; one that is there is replaced.
         names: what the two are called.
         title: stands at the top; the name of the model unless given.
@@ -89,12 +95,16 @@ def document(
                 "first": first,
                 "second": second,
                 "moved": moved_of(pair, item),
+                "texts": [text_of(side, item) for side in (pair.a, pair.b)],
+                "models": [sentence(side.model) for side in (pair.a, pair.b)],
             }
             for item in range(min(layer.items for layer in pair.a.layers))
         ]
         layers += [*pair.a.layers, *pair.b.layers]
     subject = Subject("compare", Recording(layers, pairs[0].a.model), findings=False)
     content = payload(subject, Start(0, 0, 0), title=title or "", model=pairs[0].a.model)
+    for entry, number in zip(content.data["layers"], [n for pair in pairs for n in 2 * pair.a.numbers], strict=True):
+        entry["number"] = number
     content.data["compare"] = {
         "names": [sentence(name) for name in names],
         "numbers": pairs[0].a.numbers,
@@ -117,8 +127,14 @@ def check(a: Recording, b: Recording) -> None:
         if sizes[0] != sizes[1]:
             said = [f"{s[0]} items, {len(s[1])} heads, {s[2]} queries and {s[3]} keys" for s in sizes]
             raise LookError(f"compare: layer {number} has {said[0]} in one recording, and {said[1]} in the other.")
-        if (labels := [[axis.labels for axis in x.keys] for x in (one, two)])[0] != labels[1]:
-            raise LookError(f"compare: the keys of layer {number} are other tokens in the two; record the same input.")
+
+
+def text_of(side: Recording, item: int) -> list[str]:
+    """The tokens that a side reads, special ones left out; none where it is no text or too long."""
+    axis = side.layers[0].keys[item]
+    if axis.kind != "tokens" or axis.length > MOST_SHOWN:
+        return []
+    return [sentence(label.strip()) for label, special in zip(axis.labels, axis.special, strict=True) if not special]
 
 
 def moved_of(pair: Pair, item: int) -> list[list[float]]:

@@ -42,7 +42,7 @@ def page(
     Args:
         x: a recording, or one head.
         path: where the file goes; one that is there is replaced.
-        layer, head: the head that is shown first; the one with the most telling pair of tokens unless given.
+        layer, head: the head that is shown first; the one with the most informative pair of tokens unless given.
         title: stands at the top; the name of the model unless given.
 
     Raises:

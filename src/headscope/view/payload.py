@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,14 @@ from torch import Tensor
 from headscope.attention.masks.runs import Runs
 from headscope.errors import LookError
 from headscope.look.axis import Axis
-from headscope.look.findings import Finding
+from headscope.look.measures import MEASURES
 from headscope.recording.recording import Layer
 from headscope.view.colour import table
+from headscope.view.headline import Headline, bare, headlines
 from headscope.view.labels import sentence, visible
 from headscope.view.precision import Packed, by_offset, packed
 from headscope.view.subject import Start, Subject
+from headscope.view.thumbnails import thumbnails
 
 # A browser holds the weights of one head as a whole: 64 MiB at this many.
 MOST_WEIGHTS = 2**24
@@ -88,6 +91,7 @@ def payload(subject: Subject, start: Start, *, title: str = "", model: str = "")
                 "wide": numbers.wide.tolist(),
                 "factors": numbers.factors.tolist(),
                 "chunks": list(range(len(chunks), len(chunks) + layer.items)),
+                "lengths": None if layer.v is None or not subject.described else lengths(layer.v),
             }
         )
         chunks.extend(chunk(numbers, item) for item in range(layer.items))
@@ -101,7 +105,9 @@ def payload(subject: Subject, start: Start, *, title: str = "", model: str = "")
         "runs": runs.entries,
         "biases": biases.entries,
         "layers": layers,
-        "findings": [finding_entry(f, *subject.place(f.layer, f.head)) for f in subject.findings],
+        "heads": head_entries(subject) if subject.described else None,
+        "thumbnails": thumbnails(subject) if subject.described else None,
+        "missed": [[sentence(part) for part in module] for module in subject.missed],
         "colours": {theme: base64.b64encode(table(theme).tobytes()).decode() for theme in ("light", "dark")},
     }
     return Payload(data, chunks, worst)
@@ -122,7 +128,7 @@ def check_size(what: str, number: int, layer: Layer) -> None:
     if q * k > MOST_WEIGHTS:
         raise LookError(
             f"{what}: layer {number} has {q} x {k} weights in each head and one page holds 4096 x 4096; record fewer "
-            f" queries, for example hs.record(model, queries=range({min(q, MOST_WEIGHTS // k)}))."
+            f"queries, for example hs.record(model, queries=range({min(q, MOST_WEIGHTS // k)}))."
         )
 
 
@@ -159,11 +165,50 @@ def bias_entry(bias: Tensor) -> dict[str, Any]:
     }
 
 
-def finding_entry(finding: Finding, layer: int, head: int) -> dict[str, Any]:
-    """A finding for JSON: the place of its head in the recording, and its text without the head's name."""
-    text = finding.text.removeprefix(f"layer {finding.layer} head {finding.head}").lstrip(": ")
-    places = {name: finding.evidence.get(name) for name in ("query", "key")}
-    return {"text": sentence(text), "layer": layer, "head": head, "kind": finding.kind, **places}
+def head_entries(subject: Subject) -> dict[str, Any]:
+    """What is known of every head: its headline, its other findings, its statistics, and which heads come first.
+
+    `said` holds for every layer and head a list of `[kind, text, query, key]`, the headline first; `order` the places
+    of the heads, those with the most informative finding first; `measures` a number for every layer and head, by name.
+    """
+    first = headlines(subject)
+    said = [
+        [[entry(first[number, head])] for head in layer.head_numbers]
+        for number, layer in zip(subject.recording.numbers, subject.layers, strict=True)
+    ]
+    order: dict[tuple[int, int], None] = {}
+    for finding in subject.findings:
+        layer, row = subject.place(finding.layer, finding.head)
+        if (layer, row) in order:
+            places = [finding.evidence.get(name) for name in ("query", "key")]
+            said[layer][row].append([finding.kind, sentence(bare(finding)), *places])
+        order[layer, row] = None
+    rows = {(int(row["layer"]), int(row["head"])): row for row in subject.measures}
+    measures = {
+        name: [
+            [digits(rows[number, head].get(name)) for head in layer.head_numbers]
+            for number, layer in zip(subject.recording.numbers, subject.layers, strict=True)
+        ]
+        for name in subject.measures.columns
+        if name in MEASURES
+    }
+    return {"said": said, "order": [list(place) for place in order], "measures": measures}
+
+
+def entry(headline: Headline) -> list[Any]:
+    """A headline for JSON."""
+    return [headline.kind, headline.text, headline.query, headline.key]
+
+
+def digits(value: float | None) -> float | None:
+    """A number in four digits; None where it is none."""
+    return None if value is None or math.isnan(value) else float(f"{value:.4g}")
+
+
+def lengths(v: Tensor) -> str:
+    """The length of every value, `(b, g, k)`, in sixteen bits: what a weight carries is proportional to it."""
+    found = v.detach().cpu().float().norm(dim=-1).nan_to_num(0.0, 6e4, 6e4)
+    return encoded(found.clamp(max=6e4).half())
 
 
 def shared(table: Table, entry: dict[str, Any]) -> int:

@@ -20,7 +20,7 @@ def show(x: Recording | Head, *, layer: int | None = None, head: int | None = No
 
     Args:
         x: a recording, or one head.
-        layer, head: the head that is shown large; the one with the most telling pair of tokens unless given.
+        layer, head: the head that is shown large; the one with the most informative pair of tokens unless given.
 
     Raises:
         LookError: a head that does not exist.

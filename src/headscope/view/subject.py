@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from headscope.errors import LookError
-from headscope.look.findings import Finding
+from headscope.look.findings import SHORT, Finding
 from headscope.look.head import Head
+from headscope.look.table import Table
 from headscope.recording.recording import Layer, Recording, among
 
 
@@ -25,7 +27,8 @@ class Subject:
     Attributes:
         what: the function that was called, for messages.
         single: whether it is one head alone, so that there is no grid of heads to show.
-        findings: what the heads do, the most telling first.
+        described: whether headlines, findings and statistics of the heads are wanted.
+        findings: what the heads do, the most informative first.
     """
 
     def __init__(self, what: str, x: object, *, findings: bool = True) -> None:
@@ -48,7 +51,18 @@ class Subject:
                     f"{what}: layer {number} has {layer.items} items, {layer.heads} heads, {layer.q.shape[2]} queries "
                     f"and {layer.k.shape[2]} keys; there is nothing to see unless there is at least one of each."
                 )
+        self.described = findings
         self.findings: Sequence[Finding] = self.recording.patterns() if findings else ()
+
+    @cached_property
+    def measures(self) -> Table:
+        """The statistics of every head, one row each."""
+        return self.recording.heads()
+
+    @property
+    def missed(self) -> tuple[tuple[str, str, str], ...]:
+        """The modules that looked like attention and were not seen: path, class, reason."""
+        return tuple(getattr(self.recording, "missed", ()))
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -69,15 +83,19 @@ class Subject:
         return among(f"{self.what}: layer {layer}", layer, self.recording.numbers)
 
     def start(self, layer: int | None = None, head: int | None = None) -> Start:
-        """The head that was asked for, or the one with the most telling pair of tokens, or the first.
+        """The head that was asked for, or the one that a finding leads to, or the first.
+
+        In a short text that is the head with the most informative pair of tokens; in a long one, where one pair of
+        thousands says little, the head of the first finding.
 
         Raises:
             LookError: a layer or a head that does not exist.
         """
         if layer is not None:
             layer = self.recording.numbers[self.place_of_layer(layer)]
-        pairs_first = sorted(self.findings, key=lambda finding: finding.kind != "pair")
-        best = next((f for f in pairs_first if layer in (None, f.layer) and head in (None, f.head)), None)
+        short = max(layer.q.shape[2] for layer in self.layers) <= SHORT
+        ranked = sorted(self.findings, key=lambda finding: finding.kind != "pair") if short else self.findings
+        best = next((f for f in ranked if layer in (None, f.layer) and head in (None, f.head)), None)
         layer = layer if layer is not None else best.layer if best else self.recording.numbers[0]
         at = self.recording.numbers.index(layer)
         head = head if head is not None else best.head if best else self.layers[at].head_numbers[0]
@@ -85,10 +103,13 @@ class Subject:
         return Start(*place, self._query(*place))
 
     def _query(self, at: int, row: int) -> int:
-        """The query that a finding about this head names, or the one in the middle of what is no special token."""
+        """The query that a finding about this head names, or the one in the middle of what is not special."""
         layer, head = self.recording.numbers[at], self.layers[at].head_numbers[row]
-        for finding in self.findings:
-            if (finding.layer, finding.head) == (layer, head) and "query" in finding.evidence:
+        about = [finding for finding in self.findings if (finding.layer, finding.head) == (layer, head)]
+        if self.layers[at].q.shape[2] > SHORT:
+            about = about[:1]  # what a head does on average is not told by the row of its strangest pair
+        for finding in about:
+            if "query" in finding.evidence:
                 return int(finding.evidence["query"])
         content = [i for i, special in enumerate(self.layers[at].queries[0].special) if not special] or [0]
         return content[len(content) // 2]

@@ -64,7 +64,7 @@ def view(subject: Subject, start: Start, *, title: str = "", told: int = 8) -> E
 
 
 def findings(subject: Subject, told: int) -> Iterator[RenderableType]:
-    """The most telling findings, and how many more there are."""
+    """The most informative findings, and how many more there are."""
     for finding in subject.findings[:told]:
         yield Text(sentence(finding.text))
     if len(subject.findings) > told:

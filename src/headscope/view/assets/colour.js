@@ -1,29 +1,20 @@
-// From weights to colours: linear up to the largest weight shown, or four decades of logarithm.
+// From places on a scale to colours.
 
-import { bytesOf } from "./decode.js";
 import { page } from "./data.js";
-import { state, theme } from "./state.js";
-
-const LOG_FLOOR = 1e-4; // The ticks of the legend say so.
+import { bytesOf } from "./decode.js";
+import { position } from "./scale.js";
+import { theme } from "./state.js";
 
 const tables = { light: bytesOf(page.colours.light), dark: bytesOf(page.colours.dark) };
 const NOT_A_NUMBER = [200, 60, 120];
-
-/** The top of the linear scale: the largest weight, or four times what equal weights would be where that is more. */
-export function topOf(largest, keys) {
-  return Math.max(largest, Math.min(1, 4 / keys));
-}
-
-/** Where a weight stands between nothing (0) and the most that the scale shows (1). */
-export function position(weight, largest) {
-  if (!(weight > 0)) return 0;
-  if (state.scale === "log") return Math.max(0, Math.min(1, 1 - Math.log10(weight) / Math.log10(LOG_FLOOR)));
-  return largest > 0 ? Math.min(1, weight / largest) : 0;
-}
+const STEPS = 4096; // Places between which colours are looked up.
 
 /** Write the colours of weights as pixels; what may not be seen stays clear. */
-export function paint(weights, pixels, largest) {
+export function paint(weights, pixels, scale) {
   const table = tables[theme()];
+  // One look-up instead of a root or a logarithm for every weight; only where that is exact to a colour's step.
+  const direct = scale.kind === "log" || weights.length < STEPS;
+  const steps = direct ? null : Uint16Array.from({ length: STEPS + 1 }, (_, i) => 3 * Math.round(255 * position((i / STEPS) ** 2 * scale.top, scale)));
   for (let i = 0, at = 0; i < weights.length; i++, at += 4) {
     const weight = weights[i];
     if (weight < 0) {
@@ -33,7 +24,7 @@ export function paint(weights, pixels, largest) {
     let r, g, b;
     if (Number.isNaN(weight)) [r, g, b] = NOT_A_NUMBER;
     else {
-      const place = 3 * Math.round(255 * position(weight, largest));
+      const place = direct ? 3 * Math.round(255 * position(weight, scale)) : steps[weight >= scale.top ? STEPS : Math.round(STEPS * Math.sqrt(weight / scale.top))];
       [r, g, b] = [table[place], table[place + 1], table[place + 2]];
     }
     pixels[at] = r;
@@ -45,19 +36,29 @@ export function paint(weights, pixels, largest) {
 
 /** The colour at a place between 0 and 1, for CSS. */
 export function colourAt(place) {
-  const table = tables[theme()];
-  const at = 3 * Math.round(255 * place);
-  return `rgb(${table[at]} ${table[at + 1]} ${table[at + 2]})`;
+  const [r, g, b] = channelsAt(place);
+  return `rgb(${r}, ${g}, ${b})`;
+}
+
+function channelsAt(place) {
+  const at = 3 * Math.round(255 * Math.min(1, Math.max(0, place)));
+  return tables[theme()].slice(at, at + 3);
+}
+
+/** The ink that is read best on the colour at a place: black or white. */
+export function inkOn(place) {
+  const [r, g, b] = [...channelsAt(place)].map((channel) => (channel / 255 <= 0.04 ? channel / 255 / 12.92 : ((channel / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "#14161c" : "#ffffff";
 }
 
 /** A small picture of weights, one pixel each. */
-export function picture(weights, columns, rows, largest) {
+export function picture(weights, columns, rows, scale) {
   const canvas = document.createElement("canvas");
   canvas.width = columns;
   canvas.height = rows;
   const context = canvas.getContext("2d");
   const image = context.createImageData(columns, rows);
-  paint(weights, image.data, largest);
+  paint(weights, image.data, scale);
   context.putImageData(image, 0, 0);
   return canvas;
 }

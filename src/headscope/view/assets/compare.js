@@ -1,247 +1,204 @@
-// Two recordings of the same input side by side: which heads moved, and both maps of one of them with their difference.
+// Two recordings side by side: which heads moved, and of one of them both maps and their difference, moved as one.
 
-import { colourAt, picture, topOf } from "./colour.js";
-import { axesOf, headOf, page } from "./data.js";
-import { byId, cssColour, make, sharpen, weightText } from "./dom.js";
-import { shownOf } from "./shown.js";
-import { UNSEEN, weightsInto } from "./softmax.js";
-import { choose, on, state, theme } from "./state.js";
-import { drawColumn, drawRow, everyNth, tickText, widestLabel } from "./ticks.js";
+import { keepAddress, readAddress } from "./address.js";
+import { bothSides, rescale } from "./compared.js";
+import { colourAt } from "./colour.js";
+import { page } from "./data.js";
+import { byId, make, weightText } from "./dom.js";
+import { HeatMap } from "./map.js";
+import { drawMovers, listenOnMovers, moverName } from "./movers.js";
+import { listenOnMap, zoomBy } from "./pointer.js";
+import { scaleKind } from "./scale.js";
+import { choose, DEFAULTS, on, state, theme } from "./state.js";
 
 const { names: sideNames, numbers: layerNumbers, inputs } = page.compare;
-const LARGEST_CELL = 30;
-const MOST_TOLD = 10;
-const SIDES = [0, 1, 2].map((i) => byId(`side-${i}`));
-const MORE = { light: [228, 87, 46], dark: [255, 180, 84] };
-const LESS = { light: [34, 114, 185], dark: [90, 167, 232] };
+const TALLEST = 620;
+const maps = [0, 1, 2].map((i) => new HeatMap(byId(`side-${i}`), byId(`side-${i}`).parentElement));
+let both = null;
 
-const pick = { input: 0, layer: 0, head: 0, cell: null };
-let both = null; // The weights of the head on both sides, what differs, and the positions that are shown.
-let geometryOfSides = [];
-
-/** All weights of a head, of the positions that are shown. */
-function matrixOf(layer, head, item, rows, columns) {
-  const source = headOf(layer, head, item);
-  const all = new Float32Array(source.queries * source.keys);
-  for (const _ of weightsInto(source, all));
-  const kept = new Float32Array(rows.length * columns.length);
-  rows.forEach((row, r) => columns.forEach((column, c) => (kept[r * columns.length + c] = all[row * source.keys + column])));
-  return kept;
+function parts() {
+  return [...both.sides, both.difference];
 }
 
-/** Compute the chosen head on both sides. */
+/** Load the chosen head of the chosen input and show it. */
 function loadBoth() {
-  const input = inputs[pick.input];
-  const axes = axesOf(input.first + pick.layer, input.item);
-  const [rows, columns] = [shownOf(axes.queries), shownOf(axes.keys)];
-  const sides = [input.first, input.second].map((start) => matrixOf(start + pick.layer, pick.head, input.item, rows, columns));
-  const difference = sides[1].map((weight, i) => (weight < 0 || sides[0][i] < 0 ? NaN : weight - sides[0][i]));
-  const largest = sides.reduce((most, side) => side.reduce((a, b) => Math.max(a, b), most), 0);
-  const widest = difference.reduce((a, b) => Math.max(a, Math.abs(b) || 0), 0);
-  both = { axes, rows, columns, sides, difference, top: topOf(largest, columns.length), widest };
-  both.order = [...difference.keys()].filter((i) => Math.abs(difference[i]) > 0).sort((a, b) => Math.abs(difference[b]) - Math.abs(difference[a]));
+  both = bothSides();
   drawBoth();
-  tellBoth();
+  describe();
 }
 
-/** The difference as a picture: one colour for more, one for less, the ground for the same. */
-function pictureOfDifference() {
-  const { difference, rows, columns, widest } = both;
-  const canvas = make("canvas", { width: columns.length, height: rows.length });
-  const image = canvas.getContext("2d").createImageData(columns.length, rows.length);
-  difference.forEach((value, i) => {
-    const colour = (value > 0 ? MORE : LESS)[theme()];
-    const strength = Number.isNaN(value) || !widest ? 0 : Math.abs(value) / widest;
-    image.data.set([...colour, Math.round(255 * strength)], 4 * i);
-  });
-  canvas.getContext("2d").putImageData(image, 0, 0);
-  return canvas;
-}
-
-/** Draw the three maps. */
+/** Draw the three maps: the same part of each. */
 function drawBoth() {
-  const { rows, columns, sides, top } = both;
-  const pictures = [...sides.map((side) => picture(side, columns.length, rows.length, top)), pictureOfDifference()];
-  geometryOfSides = SIDES.map((canvas, i) => drawSide(canvas, pictures[i]));
+  if (!both) return;
+  parts().forEach((shown, i) => {
+    const map = maps[i];
+    map.frame.resize(shown.rows.length, shown.columns.length);
+    const { view } = maps[0].frame;
+    map.frame.view = { ...view };
+    map.tall = Math.min(TALLEST, Math.max(160, map.box.clientWidth * Math.min(1.3, (shown.rows.length / shown.columns.length) * 0.8) + 90));
+    map.draw({ shown, axes: i === 1 ? both.second : both.axes, query: state.query, cursor: state.cursor });
+  });
+  const { frame } = maps[0];
+  byId("zoom").hidden = !frame.zoomable && !frame.zoomed;
+  byId("zoom-all").disabled = !frame.zoomed;
+  for (const { canvas } of maps) canvas.classList.toggle("zoomed", frame.zoomed);
 }
 
-/** Draw one map with its labels, and give where it lies. */
-function drawSide(canvas, image) {
-  const { axes, rows, columns } = both;
-  const width = canvas.parentElement.clientWidth;
-  const probe = canvas.getContext("2d");
-  probe.font = `11px ${getComputedStyle(document.body).fontFamily}`;
-  const left = Math.min(90, widestLabel(probe, axes.queries, rows, 1) + 8);
-  const above = Math.min(80, 0.8 * widestLabel(probe, axes.keys, columns, 1) + 18);
-  const fit = (width - left - 0.6 * Math.min(80, above)) / columns.length;
-  const cell = Math.min(LARGEST_CELL, fit >= 4 ? Math.floor(fit) : fit);
-  const context = sharpen(canvas, width, above + cell * rows.length + 2);
-  context.font = probe.font = `11px ${getComputedStyle(document.body).fontFamily}`;
-  context.imageSmoothingEnabled = false;
-  context.fillStyle = cssColour("--raised");
-  context.fillRect(left, above, cell * columns.length, cell * rows.length);
-  context.drawImage(image, left, above, cell * columns.length, cell * rows.length);
-  const [down, along] = [everyNth(cell), everyNth(cell, true)];
-  const ink = (axis, at, chosen) => cssColour(chosen ? "--accent-ink" : axis.isSpecial[at] ? "--faint" : "--soft");
-  rows.forEach((row, r) => {
-    context.fillStyle = ink(axes.queries, row, pick.cell?.r === r);
-    if (row % down === 0 || pick.cell?.r === r) drawRow(context, tickText(axes.queries, row, down), left - 5, above + (r + 0.5) * cell, left - 6);
-  });
-  columns.forEach((column, c) => {
-    context.fillStyle = ink(axes.keys, column, pick.cell?.c === c);
-    const beside = pick.cell && along > 1 && Math.abs(pick.cell.c - c) === 1; // no room for both labels
-    if ((column % along === 0 && !beside) || pick.cell?.c === c) drawColumn(context, tickText(axes.keys, column, along), left + (c + 0.5) * cell, above - 6, above + 12);
-  });
-  if (pick.cell) {
-    context.strokeStyle = cssColour("--ink");
-    context.lineWidth = 1.5;
-    context.strokeRect(left + pick.cell.c * cell, above + pick.cell.r * cell, cell, cell);
-  }
-  return { left, above, cell };
+/** One map was moved: the others follow. */
+function follow(map) {
+  for (const other of maps) other.frame.view = { ...map.frame.view };
+  drawBoth();
 }
 
-/** What the chosen head is called, and how much of it moved. */
-function tellBoth() {
-  const { axes, rows, columns, sides, difference, order, top, widest } = both;
-  const layer = page.layers[inputs[pick.input].first + pick.layer];
-  byId("sides-title").textContent = `Layer ${layerNumbers[pick.layer]} · head ${layer.heads[pick.head]}`;
-  byId("sides-moved").textContent = `${inputs[pick.input].moved[pick.layer][pick.head].toFixed(2)} of its attention moved`;
-  [...sideNames, "difference"].forEach((name, i) => (byId(`name-${i}`).textContent = name));
-  byId("scale-top").textContent = top.toFixed(2);
-  byId("scale-difference").textContent = widest.toFixed(2);
-  const lines = order.slice(0, MOST_TOLD).map((i) => {
-    const [r, c] = [Math.floor(i / columns.length), i % columns.length];
-    const tokens = make("span", {}, make("bdi", {}, axes.queries.labels[rows[r]]), " → ", make("bdi", {}, axes.keys.labels[columns[c]]));
-    const button = make("button", { type: "button" }, tokens, make("span", { class: "change" }, `${sides[0][i].toFixed(2)} → ${sides[1][i].toFixed(2)}`));
-    button.addEventListener("click", () => pointAt({ r, c }));
+/** What the chosen head is called, how much of it moved, what the scales are, and where it differs most. */
+function describe() {
+  const { axes, second, sides, difference, order } = both;
+  const input = inputs[state.input];
+  const [layerName, headName] = moverName(state.layer, state.head).split(".");
+  const moved = input.moved[state.layer][state.head];
+  byId("sides-title").textContent = `Layer ${layerName} · head ${headName}`;
+  byId("sides-moved").textContent = `${moved.toFixed(2)} of its attention moved`;
+  [...sideNames, `${sideNames[1]} − ${sideNames[0]}`].forEach((name, i) => (byId(`name-${i}`).textContent = name));
+  maps.forEach(({ canvas }, i) => canvas.setAttribute("aria-label", `Heat map, ${["", "", "difference: "][i]}${byId(`name-${i}`).textContent}: queries down, keys along. Arrow keys move the cursor, Enter keeps the row.`));
+  describeScales(sides[0].scale, difference.scale);
+  const columns = difference.columns.length;
+  const lines = order.map((i) => {
+    const [r, c] = [Math.floor(i / columns), i % columns];
+    const cell = { query: difference.rows[r], key: difference.columns[c] };
+    const tokens = make("span", {}, ...pairNames(axes, second, cell));
+    const button = make("button", { type: "button" }, tokens, make("span", { class: "change" }, `${sides[0].values[i].toFixed(2)} → ${sides[1].values[i].toFixed(2)}`));
+    button.addEventListener("click", () => choose({ query: cell.query, cursor: cell }));
     return make("li", {}, button);
   });
   byId("differences").replaceChildren(...lines);
-  readOut(difference);
+  readOut();
 }
 
-/** The pair under the pointer, in words. */
-function readOut(difference) {
-  const { axes, rows, columns, sides } = both;
+function describeScales(scale, difference) {
+  const stops = Array.from({ length: 9 }, (_, i) => `${colourAt(i / 8)} ${(i * 12.5).toFixed(1)}%`);
+  byId("weights-bar").style.background = `linear-gradient(to right, ${stops.join(", ")})`;
+  const kinds = { linear: "weight", sqrt: "weight, square root", log: "weight, logarithmic", order: "order within the row, not size" };
+  byId("weights-name").textContent = kinds[scale.kind];
+  byId("weights-ends").textContent = scale.kind === "order" ? "least to most" : `${weightText(scale.floor)} to ${Number(scale.top.toFixed(2))}${scale.top < scale.largest * 0.995 ? " (99.9th percentile)" : ""}`;
+  byId("scale-difference").textContent = String(difference.top);
+}
+
+/** A pair of tokens; where the two texts differ there, both. */
+function pairNames(axes, second, { query, key }) {
+  const either = (one, other) => (one === other ? one : `${one} / ${other}`);
+  return [make("bdi", {}, either(axes.queries.labels[query], second.queries.labels[query])), " → ", make("bdi", {}, either(axes.keys.labels[key], second.keys.labels[key]))];
+}
+
+/** The pair under the cursor, in words. */
+function readOut() {
+  const { axes, second, sides, difference } = both;
   const readout = byId("readout");
-  if (!pick.cell) {
+  const { cursor } = state;
+  const [r, c] = cursor ? [difference.rows.indexOf(cursor.query), difference.columns.indexOf(cursor.key)] : [-1, -1];
+  if (r < 0 || c < 0) {
     readout.replaceChildren("Point at a cell for its weights.");
+    for (const name of ["first", "second"]) delete readout.dataset[name];
     return;
   }
-  const at = pick.cell.r * columns.length + pick.cell.c;
-  const pair = [make("bdi", {}, axes.queries.labels[rows[pick.cell.r]]), " → ", make("bdi", {}, axes.keys.labels[columns[pick.cell.c]])];
-  const [one, two] = sides.map((side) => weightText(side[at] < 0 ? UNSEEN : side[at]));
-  Object.assign(readout.dataset, { first: sides[0][at], second: sides[1][at] });
-  const sign = difference[at] >= 0 ? "+" : "−";
-  readout.replaceChildren(...pair, `: ${sideNames[0]} `, make("strong", {}, one), `, ${sideNames[1]} `, make("strong", {}, two), ` (${sign}${Math.abs(difference[at]).toFixed(3)})`);
+  const [one, two] = sides.map((side) => side.at(r, c));
+  Object.assign(readout.dataset, { first: one, second: two });
+  const change = difference.at(r, c);
+  const said = Number.isNaN(change) ? "" : ` (${change >= 0 ? "+" : "−"}${Math.abs(change).toFixed(3)})`;
+  readout.replaceChildren(...pairNames(axes, second, cursor), `: ${sideNames[0]} `, make("strong", {}, weightText(one)), `, ${sideNames[1]} `, make("strong", {}, weightText(two)), said);
 }
 
-function pointAt(cell) {
-  if (cell?.r === pick.cell?.r && cell?.c === pick.cell?.c) return;
-  pick.cell = cell;
-  drawBoth();
-  readOut(both.difference);
-}
-
-/** The grid of heads, each coloured by how much it moved, and the list of those that moved most. */
-function buildMoved() {
-  const { first, moved } = inputs[pick.input];
-  const heads = Math.max(...moved.map((layer) => layer.length));
-  const most = Math.max(1e-9, ...moved.flat());
-  const grid = byId("moved");
-  const size = Math.max(12, Math.min(26, Math.floor((byId("moved-box").clientWidth - 30) / heads) - 2));
-  grid.style.setProperty("--size", `${size}px`);
-  grid.style.gridTemplateColumns = `20px repeat(${heads}, ${size}px)`;
-  grid.replaceChildren(make("span"), ...Array.from({ length: heads }, (_, h) => make("span", {}, String(page.layers[first].heads[h] ?? h))));
-  moved.forEach((layer, l) => {
-    grid.append(make("span", {}, String(layerNumbers[l])));
-    for (let h = 0; h < heads; h++) grid.append(h < layer.length ? cellOfHead(l, h, layer[h], most) : make("span"));
+/** The texts of both sides; tokens that differ stand out. */
+function drawTexts() {
+  const { texts, models } = inputs[state.input];
+  texts.forEach((text, side) => {
+    const box = byId(`text-${side}`);
+    box.parentElement.hidden = !text.length;
+    byId(`text-name-${side}`).textContent = models[side] ? `${sideNames[side]} · ${models[side]}` : sideNames[side];
+    box.replaceChildren(...text.flatMap((token, i) => [token !== texts[1 - side][i] ? make("mark", {}, token) : token, " "]));
   });
-  const order = moved.flatMap((layer, l) => layer.map((share, h) => ({ l, h, share }))).sort((a, b) => b.share - a.share);
-  const lines = order.slice(0, MOST_TOLD).map(({ l, h, share }) => {
-    const tag = make("span", { class: "tag" }, nameOfHead(l, h));
-    const button = make("button", { type: "button", class: l === pick.layer && h === pick.head ? "here" : null }, tag, `moved ${share.toFixed(2)}`);
-    button.addEventListener("click", () => lookAt(l, h));
-    return make("li", {}, button);
-  });
-  byId("movers").replaceChildren(...lines);
-}
-
-function nameOfHead(l, h) {
-  return `${layerNumbers[l]}.${page.layers[inputs[pick.input].first + l].heads[h]}`;
-}
-
-function cellOfHead(l, h, share, most) {
-  const name = `layer and head ${nameOfHead(l, h)}: moved ${share.toFixed(2)}`;
-  const button = make("button", { type: "button", title: name, "aria-label": name, "aria-pressed": String(l === pick.layer && h === pick.head) });
-  button.style.background = colourAt(share / most);
-  button.addEventListener("click", () => lookAt(l, h));
-  return button;
-}
-
-/** Show another head of this input. */
-function lookAt(l, h) {
-  Object.assign(pick, { layer: l, head: h, cell: null });
-  buildMoved();
-  loadBoth();
-}
-
-/** Show another input, with the same head where one was chosen, else with the one that moved most. */
-function lookAtInput(number, keep) {
-  pick.input = number;
-  const { moved } = inputs[number];
-  if (keep) return lookAt(pick.layer, pick.head);
-  const most = Math.max(...moved.flat());
-  const layer = moved.findIndex((shares) => shares.includes(most));
-  lookAt(layer, moved[layer].indexOf(most));
+  byId("texts-same").hidden = texts[0].join("\n") !== texts[1].join("\n");
+  byId("text-1").parentElement.hidden ||= !byId("texts-same").hidden && models[0] === models[1];
 }
 
 function buildInputs() {
   byId("inputs").hidden = inputs.length < 2;
   const select = byId("input");
   select.append(...inputs.map(({ name }, i) => make("option", { value: i }, name)));
-  select.addEventListener("change", () => lookAtInput(Number(select.value), true));
+  select.addEventListener("change", () => choose({ input: Number(select.value) }));
+  on("input", () => (select.value = String(state.input)));
 }
 
-function buildSwitches() {
-  const buttons = [...byId("special").querySelectorAll("button")];
-  const mark = () => buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.value === state.special)));
-  buttons.forEach((button) => button.addEventListener("click", () => choose({ special: button.value })));
-  byId("theme").addEventListener("click", () => choose({ theme: theme() === "dark" ? "light" : "dark" }));
-  on("special", mark);
+function wireChoice(name, now, more = "") {
+  const buttons = [...byId(name).querySelectorAll("button")];
+  const mark = () => buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.value === now())));
+  buttons.forEach((button) => button.addEventListener("click", () => choose({ [name]: button.value })));
+  on(`${name} ${more}`, mark);
   mark();
 }
 
-function startCompare() {
-  byId("title").textContent = page.title || page.model || "Two recordings";
-  const heads = inputs[0].moved.reduce((sum, layer) => sum + layer.length, 0);
-  byId("subtitle").textContent = [page.title && page.model, `${sideNames.join(" and ")} · ${layerNumbers.length} layers · ${heads} heads`].filter(Boolean).join(" · ");
-  buildInputs();
-  buildSwitches();
-  SIDES.forEach((canvas, i) => {
-    const follow = (event) => {
-      const { left, above, cell } = geometryOfSides[i];
-      const [c, r] = [Math.floor((event.offsetX - left) / cell), Math.floor((event.offsetY - above) / cell)];
-      pointAt(r >= 0 && c >= 0 && r < both.rows.length && c < both.columns.length ? { r, c } : null);
-    };
-    canvas.addEventListener("pointermove", follow);
-    canvas.addEventListener("pointerdown", follow);
-  });
+function buildSwitches() {
+  wireChoice("special", () => state.special);
+  wireChoice("scale", () => scaleKind(), "input layer");
+  byId("theme").addEventListener("click", () => choose({ theme: theme() === "dark" ? "light" : "dark" }));
+  for (const [id, factor] of [["zoom-in", 1.6], ["zoom-out", 1 / 1.6], ["zoom-all", 0]]) {
+    byId(id).addEventListener("click", () => {
+      zoomBy(maps[0], factor, both.sides[0]);
+      follow(maps[0]);
+    });
+  }
   for (const button of document.querySelectorAll("button[data-layer]")) {
     button.addEventListener("click", () => {
-      lookAt(Number(button.dataset.layer), Number(button.dataset.head));
+      choose({ layer: Number(button.dataset.layer), head: Number(button.dataset.head) });
       byId("sides").scrollIntoView({ block: "start" });
     });
   }
-  on("special", () => {
-    pick.cell = null;
-    loadBoth();
+}
+
+function drawTop() {
+  const models = [...new Set(inputs[state.input].models.filter(Boolean))];
+  byId("title").textContent = page.title || models.join(" and ") || "Two recordings";
+  const heads = inputs[0].moved.reduce((sum, layer) => sum + layer.length, 0);
+  byId("subtitle").textContent = [page.title && models.join(" and "), `${sideNames.join(" and ")} · ${layerNumbers.length} layers · ${heads} heads`].filter(Boolean).join(" · ");
+}
+
+/** At the beginning the head that moved most on the first input. */
+function chooseMostMoved() {
+  const { moved } = inputs[0];
+  const most = Math.max(...moved.flat());
+  const layer = moved.findIndex((shares) => shares.includes(most));
+  Object.assign(DEFAULTS, { layer, head: moved[layer].indexOf(most) });
+}
+
+function startCompare() {
+  chooseMostMoved();
+  readAddress();
+  if (state.theme) document.documentElement.dataset.theme = state.theme;
+  drawTop();
+  buildInputs();
+  buildSwitches();
+  maps.forEach((map) => listenOnMap(map, () => both && parts()[maps.indexOf(map)], () => follow(map)));
+  listenOnMovers();
+  drawMovers();
+  drawTexts();
+  on("layer head input special", loadBoth);
+  on("scale", () => {
+    rescale(both.sides);
+    drawBoth();
+    describe();
+  });
+  on("query cursor", () => {
+    drawBoth();
+    readOut();
+  });
+  on("input", () => {
+    drawTop();
+    drawTexts();
   });
   on("theme", () => {
-    if (state.theme) document.documentElement.dataset.theme = state.theme;
-    lookAt(pick.layer, pick.head);
+    document.documentElement.dataset.theme = theme();
+    loadBoth();
   });
-  lookAtInput(0, false);
+  loadBoth();
   let drawnAt = byId("maps").clientWidth;
   new ResizeObserver(() => {
     // The maps set their own height; only another width is a reason to draw again.
@@ -249,6 +206,7 @@ function startCompare() {
     drawnAt = byId("maps").clientWidth;
     drawBoth();
   }).observe(byId("maps"));
+  keepAddress();
   document.documentElement.dataset.ready = "true";
 }
 

@@ -1,34 +1,41 @@
-// Switches, and the keyboard.
+// Switches, and the few keys that work everywhere. Arrow keys belong to the element in focus, scrolling to the page.
 
 import { items, page } from "./data.js";
 import { byId, make } from "./dom.js";
-import { ARROWS, choose, on, state, theme } from "./state.js";
+import { scaleKind } from "./scale.js";
+import { choose, on, state, theme } from "./state.js";
 
 const SPECIALS = ["shown", "hidden", "renormalised"];
+const SCALES = ["linear", "sqrt", "log", "order"];
 
-/** Wire up the switches in the head of the page, the help, and the keys that work everywhere. */
+/** Wire up the switches, the help, and the keys that work everywhere. */
 export function buildControls() {
-  wire("scale");
-  wire("special");
+  wire("scale", () => scaleKind(), "layer item");
+  for (const name of ["special", "weigh", "direction", "combine"]) wire(name, () => state[name]);
   byId("special").hidden = !page.axes.some((axis) => axis.special.length && axis.special.length < axis.length);
+  byId("weigh").hidden = !page.layers.some((layer) => layer.lengths);
   byId("theme").addEventListener("click", toggleTheme);
   on("theme", markTheme);
   markTheme();
   byId("help-open").addEventListener("click", () => byId("help").showModal());
-  byId("help").addEventListener("click", (event) => {
-    if (event.target === byId("help")) byId("help").close();
-  });
+  byId("fold").addEventListener("click", toggleFold);
+  for (const dialog of document.querySelectorAll("dialog")) {
+    dialog.addEventListener("click", (event) => {
+      if (event.target === dialog) dialog.close();
+    });
+  }
   buildItems();
+  buildTabs();
   document.addEventListener("keydown", onKey);
 }
 
 /** A group of buttons of which one is pressed. */
-function wire(name) {
+function wire(name, now, more = "") {
   const buttons = [...byId(name).querySelectorAll("button")];
-  const markPressed = () => buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.value === state[name])));
+  const mark = () => buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.value === now())));
   buttons.forEach((button) => button.addEventListener("click", () => choose({ [name]: button.value })));
-  on(name, markPressed);
-  markPressed();
+  on(`${name} ${more}`, mark);
+  mark();
 }
 
 function toggleTheme() {
@@ -40,33 +47,52 @@ function markTheme() {
   byId("theme").setAttribute("aria-pressed", String(theme() === "dark"));
 }
 
+/** The map alone, as large as it can be, or with the panels beside it. */
+function toggleFold() {
+  const folded = document.body.classList.toggle("folded");
+  byId("fold").setAttribute("aria-pressed", String(folded));
+}
+
 /** The choice of a batch item, where there are several. */
 function buildItems() {
   byId("items").hidden = items < 2;
   const select = byId("item");
   for (let item = 0; item < items; item++) select.append(make("option", { value: item }, `${item} of ${items}`));
   select.addEventListener("change", () => choose({ item: Number(select.value) }));
-  const markItem = () => (select.value = String(state.item));
-  on("item", markItem);
-  markItem();
+  const mark = () => (select.value = String(state.item));
+  on("item", mark);
+  mark();
+}
+
+/** In a narrow frame the map, the row and the findings share one place: tabs. */
+function buildTabs() {
+  const tabs = [...byId("tabs").querySelectorAll("button")];
+  const open = (name) => {
+    document.body.dataset.tab = name;
+    tabs.forEach((tab) => tab.setAttribute("aria-pressed", String(tab.value === name)));
+  };
+  tabs.forEach((tab) => tab.addEventListener("click", () => open(tab.value)));
+  open("look");
 }
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   if (event.target.closest("select, input, textarea")) return;
-  const step = ARROWS[event.key];
-  if (step) {
-    // The next head that exists: layers may differ in how many they have.
-    const head = state.head + step[1];
-    const layer = state.layer + step[0];
-    if (layer >= 0 && layer < page.layers.length && head >= 0) choose({ layer, head });
-  } else if (event.key === "l") choose({ scale: state.scale === "log" ? "linear" : "log" });
-  else if (event.key === "s" && !byId("special").hidden) choose({ special: SPECIALS[(SPECIALS.indexOf(state.special) + 1) % 3] });
-  else if (event.key === "t") toggleTheme();
-  else if (event.key === "[") choose({ query: state.query - 1 });
-  else if (event.key === "]") choose({ query: state.query + 1 });
-  else if (event.key === "m") byId("map").focus();
-  else if (event.key === "?") byId("help").showModal();
+  const { key } = event;
+  if (key === "l") choose({ scale: SCALES[(SCALES.indexOf(scaleKind()) + 1) % SCALES.length] });
+  else if (key === "s" && !byId("special").hidden) choose({ special: SPECIALS[(SPECIALS.indexOf(state.special) + 1) % 3] });
+  else if (key === "v" && !byId("weigh").hidden) choose({ weigh: state.weigh === "weights" ? "values" : "weights" });
+  else if (key === "r") choose({ direction: state.direction === "from" ? "to" : "from" });
+  else if (key === "t") toggleTheme();
+  else if (key === "w") toggleFold();
+  else if (key === "[") choose({ query: state.query - 1 });
+  else if (key === "]") choose({ query: state.query + 1 });
+  else if (key === "m") byId("map").focus();
+  else if (key === "g" && !page.single) document.querySelector(".grid-cell[tabindex='0']")?.focus();
+  else if (key === "f" && !byId("findings").hidden) byId("findings-list").focus();
+  else if (key === "/" && !byId("finding-tools").hidden) byId("search").focus();
+  else if (key === "e") byId("export-open").click();
+  else if (key === "?") byId("help").showModal();
   else return;
   event.preventDefault();
 }

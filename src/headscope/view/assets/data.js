@@ -1,4 +1,6 @@
-// What the page was given: axes, layers, and each head's numbers when somebody looks at it.
+// The source of data: axes, layers, and each head's numbers when somebody looks at it. What a page needs of a recording
+// it asks here (`page`, `items`, `itemOf`, `axesOf`, `headOf`, `lengthsOf`, `thumbnailOf`) and nowhere else: a page that is
+// served from a folder has another file in this one's place.
 
 import { biasFrom, bytesOf, floatsAt, runsFrom } from "./decode.js";
 
@@ -20,6 +22,15 @@ for (const axis of page.axes) {
   axis.labels ??= Array.from({ length: axis.length }, (_, i) => String(i));
   axis.isSpecial = new Uint8Array(axis.length);
   for (const i of axis.special) axis.isSpecial[i] = 1;
+  axis.second = secondText(axis);
+}
+
+/** Where the second of two texts begins that one axis holds, with special tokens between them; 0 where there is one text. */
+function secondText(axis) {
+  if (axis.kind !== "tokens") return 0;
+  const starts = [];
+  for (let i = 0; i < axis.length; i++) if (!axis.isSpecial[i] && (i === 0 || axis.isSpecial[i - 1])) starts.push(i);
+  return starts.length === 2 ? starts[1] : 0;
 }
 
 export const items = Math.max(...page.layers.map((layer) => layer.chunks.length));
@@ -33,11 +44,13 @@ export function itemOf(layer, item) {
 export function axesOf(layer, item) {
   const entry = page.layers[layer];
   const at = itemOf(layer, item);
-  const queries = page.axes[entry.queries[at]];
-  const keys = page.axes[entry.keys[at]];
-  const shift = keys.length - queries.length;
-  const same = shift >= 0 && (queries === keys || (queries.kind === keys.kind && queries.labels.every((label, i) => label === keys.labels[i + shift])));
-  return { queries, keys, shift, same };
+  return kept(`axes ${entry.queries[at]} ${entry.keys[at]}`, () => {
+    const queries = page.axes[entry.queries[at]];
+    const keys = page.axes[entry.keys[at]];
+    const shift = keys.length - queries.length;
+    const same = shift >= 0 && (queries === keys || (queries.kind === keys.kind && queries.labels.every((label, i) => label === keys.labels[i + shift])));
+    return { queries, keys, shift, same };
+  });
 }
 
 /** The numbers of all heads of one layer and item. */
@@ -95,6 +108,12 @@ function biasOfHead(layer, head, item, queries, keys) {
   return (query, key) => values[start + query * down + key * along];
 }
 
+/** The key/value head that a head uses. */
+function groupOf(layer, head) {
+  const entry = page.layers[layer];
+  return Math.floor(head / (entry.heads.length / entry.groups));
+}
+
 /** One head of one batch item, ready for the formula. */
 export function headOf(layer, head, item) {
   const entry = page.layers[layer];
@@ -103,7 +122,7 @@ export function headOf(layer, head, item) {
   const { q, k } = numbersOf(layer, item);
   return {
     q: q[head],
-    k: k[Math.floor(head / (entry.heads.length / entry.groups))],
+    k: k[groupOf(layer, head)],
     queries: queries.length,
     keys: keys.length,
     size: entry.size,
@@ -113,4 +132,35 @@ export function headOf(layer, head, item) {
     runsOf: runsOfHead(layer, head, at, keys.length),
     bias: biasOfHead(layer, head, at, queries.length, keys.length),
   };
+}
+
+/** The length of every value of a head, or null where values were not recorded. */
+export function lengthsOf(layer, head, item) {
+  const { lengths, groups } = page.layers[layer];
+  if (!lengths) return null;
+  const { keys } = axesOf(layer, item);
+  return kept(`lengths ${layer} ${itemOf(layer, item)} ${head}`, () => {
+    const place = itemOf(layer, item) * groups + groupOf(layer, head);
+    return floatsAt(bytesOf(lengths), 2 * place * keys.length, keys.length, 16);
+  });
+}
+
+const UNSEEN_BYTE = 255;
+let thumbnailBytes = null;
+
+/** The small picture of a head of the first item as it came with the page, or null: { values, along, down, top }. */
+export function thumbnailOf(layer, head) {
+  if (!page.thumbnails) return null;
+  const { layers, data } = page.thumbnails;
+  thumbnailBytes ??= bytesOf(data);
+  const before = layers.slice(0, layer).reduce((sum, { size, tops }) => sum + size[0] * size[1] * tops.length, 0);
+  const { size: [down, along], tops } = layers[layer];
+  const bytes = thumbnailBytes.subarray(before + head * down * along, before + (head + 1) * down * along);
+  const top = tops[head];
+  return { values: Float32Array.from(bytes, (byte) => (byte === UNSEEN_BYTE ? -1 : top * (byte / 254) ** 2)), along, down, top };
+}
+
+/** What is said of a head: a list of { kind, text, query, key }, its headline first. */
+export function saidOfHead(layer, head) {
+  return (page.heads?.said[layer][head] ?? []).map(([kind, text, query, key]) => ({ kind, text, query, key }));
 }

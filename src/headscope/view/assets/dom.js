@@ -34,6 +34,18 @@ export function shortLabel(label, longest) {
   return letters.length <= longest ? label : `${letters.slice(0, longest - 1).join("")}…`;
 }
 
+/** A label as a word in running text: the mark of the space before it is left out. */
+export function wordOf(label, longest = 28) {
+  const bare = label.replace(/^␣(?=.)/, "").replace(/^##(?=.)/, "");
+  return shortLabel(bare, longest);
+}
+
+/** Whether a label begins a new word where the text it comes from marks that, in labels like "␣the" or "##ing". */
+export function beginsWord(labels, i) {
+  if (labels.marksSpaces === undefined) labels.marksSpaces = labels.some((label) => label.startsWith("␣"));
+  return labels.marksSpaces ? labels[i].startsWith("␣") || i === 0 : !labels[i].startsWith("##");
+}
+
 /** A canvas made sharp for this screen: its size in CSS pixels, its context in the same. */
 export function sharpen(canvas, width, height) {
   const ratio = window.devicePixelRatio || 1;

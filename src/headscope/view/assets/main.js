@@ -1,33 +1,40 @@
 // The page: builds its parts, and draws them again when a choice changes.
 
+import { keepAddress, readAddress } from "./address.js";
 import { buildControls } from "./controls.js";
 import { axesOf, page } from "./data.js";
 import { byId } from "./dom.js";
-import { buildFindings, saidHere } from "./findings.js";
+import { buildExports } from "./exports.js";
+import { buildFindings } from "./findings.js";
 import { buildGrid } from "./grid.js";
+import { drawHeadline } from "./headline.js";
 import { drawLegend, drawPrecision } from "./legend.js";
-import { drawMap, frame } from "./map.js";
-import { listenOnMap, pairText } from "./pointer.js";
-import { drawPanel } from "./row.js";
+import { HeatMap } from "./map.js";
+import { listenOnPassage } from "./passage.js";
+import { listenOnMap, pairText, zoomBy } from "./pointer.js";
+import { drawReading, listenOnReading } from "./reading.js";
+import { drawPanel, listenOnRow } from "./row.js";
 import { Chosen, saidOf } from "./shown.js";
 import { Slices } from "./slices.js";
-import { on, readAddress, state, writeAddress } from "./state.js";
+import { chosenHeads, choose, on, state } from "./state.js";
 
+const AT_ONCE = 2 ** 24; // Multiplications that are done before the next frame.
 const chosen = new Chosen();
+const map = new HeatMap(byId("map"), byId("map-box"));
+const { frame } = map;
 const loadingWork = new Slices();
 
 /** Load the chosen head, at once where it is small, and show it. */
 function load() {
-  drawTitle();
   const loading = chosen.load();
   const { queries, keys } = axesOf(state.layer, state.item);
-  const small = queries.length * keys.length * page.layers[state.layer].size < 2 ** 24;
-  if (small) {
+  if (chosenHeads().length * queries.length * keys.length * page.layers[state.layer].size < AT_ONCE) {
     while (!loading.next().done);
     loaded();
     return;
   }
   byId("map-box").classList.add("busy");
+  drawHeadline(chosen);
   loadingWork.start([loading, finish()]);
 }
 
@@ -37,32 +44,53 @@ function* finish() {
 }
 
 function loaded() {
+  if (!chosen.shown) return;
+  applyView();
   redraw();
-  if (chosen.shown) drawLegend(chosen.shown);
+  drawLegend(chosen.shown);
+  drawHeadline(chosen);
+  byId("head-spread").textContent = `A query looks at ${chosen.spread.toFixed(1)} of ${chosen.axes.keys.length} keys, on average.`;
+  drawToken();
+}
+
+/** What depends on the chosen token. */
+function drawToken() {
+  if (!chosen.shown) return;
+  drawReading(chosen);
   drawPanel(chosen);
-  drawTitle();
   drawReadout();
-  writeAddress();
 }
 
 function redraw() {
-  drawMap(chosen.shown, axesOf(state.layer, state.item), state.query);
+  map.draw({ shown: chosen.shown, axes: axesOf(state.layer, state.item), query: state.query, cursor: state.cursor });
   byId("zoom").hidden = !frame.zoomable && !frame.zoomed;
   byId("zoom-all").disabled = !frame.zoomed;
   byId("map").classList.toggle("zoomed", frame.zoomed);
 }
 
-function drawTitle() {
-  const layer = page.layers[state.layer];
-  const { queries, keys } = axesOf(state.layer, state.item);
-  byId("head-title").textContent = page.single ? "One head" : `Layer ${layer.number} · head ${layer.heads[state.head]}`;
-  byId("head-kind").textContent = layer.kind === "cross" ? `cross-attention: ${queries.length} ${queries.kind} look at ${keys.length} ${keys.kind}` : "";
-  byId("head-name").textContent = layer.name;
-  byId("head-said").replaceChildren(...saidHere());
-  byId("head-spread").textContent = chosen.shown ? `A query looks at ${chosen.spread.toFixed(1)} of ${keys.length} keys, on average.` : "";
+/** The part of the map that is seen, as the address names it. */
+function viewNow() {
+  const { r, c, rows, columns } = frame.view;
+  return frame.zoomed ? [r, c, rows, columns].map((value) => Math.round(value * 10) / 10).join(",") : "";
 }
 
-/** The pair under the cursor in words; the tip says the same beside the pointer. */
+/** Show the part of the map that was chosen, unless it is seen already. */
+function applyView() {
+  frame.resize(chosen.shown.rows.length, chosen.shown.columns.length);
+  if (state.view === viewNow()) return;
+  frame.reset();
+  const [r, c, rows, columns] = state.view.split(",").map(Number);
+  if (!(r + rows <= frame.rows + 1 && c + columns <= frame.columns + 1 && rows >= 1 && columns >= 1)) return;
+  frame.view = { r, c, rows: Math.min(rows, frame.rows), columns: Math.min(columns, frame.columns) };
+  frame.keepInside();
+}
+
+/** After zooming or moving: what is seen is a part of what is chosen. */
+function moved() {
+  choose({ view: viewNow() });
+}
+
+/** The pair under the cursor in words. */
 function drawReadout() {
   const readout = byId("readout");
   const { cursor } = state;
@@ -71,26 +99,35 @@ function drawReadout() {
     delete readout.dataset.weight;
     return;
   }
-  const weight = cursor.query === state.query ? chosen.row(cursor.query)[cursor.key] : weightAt(cursor);
+  const weight = chosen.row(cursor.query)[cursor.key];
   Object.assign(readout.dataset, { weight, query: cursor.query, key: cursor.key });
   const strong = document.createElement("strong");
   strong.textContent = saidOf(weight, chosen.axes.keys, cursor.key);
   readout.replaceChildren(...pairText(cursor.query, cursor.key), " ", strong);
 }
 
-function weightAt({ query, key }) {
-  const { rows, columns } = chosen.shown;
-  return chosen.shown.at(rows.indexOf(query), columns.indexOf(key));
-}
-
 function drawHeader() {
   const axis = axesOf(state.layer, state.item).queries;
   const heads = page.layers.reduce((sum, layer) => sum + layer.heads.length, 0);
-  byId("title").textContent = page.title || page.model || "One attention head";
+  byId("title").textContent = byId("title").title = page.title || page.model || "One attention head";
   const parts = page.title && page.model ? [page.model] : [];
-  if (!page.single) parts.push(`${page.layers.length} layers`, `${heads} heads`);
+  if (!page.single) parts.push(counted(page.layers.length, "layer"), counted(heads, "head"));
   byId("subtitle").textContent = [...parts, `${axis.length} ${axis.kind}`].join(" · ");
   document.body.classList.toggle("single", page.single);
+}
+
+function counted(count, noun) {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+function listenOnZoom() {
+  for (const [id, factor] of [["zoom-in", 1.6], ["zoom-out", 1 / 1.6], ["zoom-all", 0]]) {
+    byId(id).addEventListener("click", () => {
+      zoomBy(map, factor, chosen.shown);
+      moved();
+      redraw();
+    });
+  }
 }
 
 function start() {
@@ -99,23 +136,37 @@ function start() {
   buildControls();
   buildFindings();
   drawPrecision();
-  listenOnMap(() => chosen.shown, redraw);
-  on("layer head item special", load);
-  on("scale theme", loaded);
-  on("query", () => {
+  listenOnPassage();
+  listenOnReading();
+  listenOnRow();
+  listenOnMap(map, () => chosen.shown, redraw, { tip: byId("tip"), moved });
+  listenOnZoom();
+  on("view", () => {
+    if (!chosen.shown || state.view === viewNow()) return;
+    applyView();
     redraw();
-    drawPanel(chosen);
-    drawReadout();
-    writeAddress();
+  });
+  on("layer head item special others combine weigh", load);
+  on("scale theme", loaded);
+  on("query key direction least texts", () => {
+    redraw();
+    drawToken();
   });
   on("cursor", () => {
     redraw();
     drawReadout();
   });
   on("item layer", drawHeader);
-  new ResizeObserver(redraw).observe(byId("map-box"));
+  let width = 0;
+  new ResizeObserver(() => {
+    redraw();
+    if (byId("reading").clientWidth !== width && chosen.shown) drawReading(chosen);
+    width = byId("reading").clientWidth;
+  }).observe(byId("map-box"));
   load();
   if (!page.single) buildGrid();
+  buildExports(map, chosen);
+  keepAddress();
   document.documentElement.dataset.ready = "true";
 }
 

@@ -1,43 +1,51 @@
-// The heat map of the chosen head: drawing.
+// The heat map: cells, labels, marks, and a small whole where only a part is seen.
 
-import { picture } from "./colour.js";
-import { byId, cssColour, sharpen } from "./dom.js";
+import { cssColour, sharpen } from "./dom.js";
 import { Frame } from "./frame.js";
-import { pooled } from "./shown.js";
-import { state } from "./state.js";
 import { TURN, drawColumn, drawRow, everyNth, overhang, tickText, ticksBetween, widestLabel } from "./ticks.js";
 
-export const frame = new Frame();
 const FONT = "12px ui-sans-serif, system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
 const INSET = 96;
 const TALL = 130; // The longest leaning label, in pixels.
-let overview = { of: null, theme: "", canvas: null };
+const CORNER = 42; // The least room above the map: the words in its corner need it.
 
-/** Draw the map of what is shown; `axes` are those of the head. */
-export function drawMap(shown, axes, query) {
-  const box = byId("map-box");
-  const [width, height] = [box.clientWidth, box.clientHeight];
-  const context = sharpen(byId("map"), width, height);
-  if (!shown || width < 40) return;
-  context.font = FONT;
-  layMap(context, shown, axes, width, height);
-  drawCells(context, shown);
-  drawMarks(context, shown, query);
-  drawTicks(context, shown, axes, query);
-  if (frame.zoomed) drawInset(context, shown);
-  const { x, y } = frame.place;
-  const { r, c } = frame.view;
-  Object.assign(byId("map").dataset, { x, y, row: r, column: c, cellWidth: frame.cellWidth, cellHeight: frame.cellHeight });
+/** The heat map of a head on a canvas: drawing. What is drawn is { shown, axes, query, cursor }. */
+export class HeatMap {
+  constructor(canvas, box, frame = new Frame()) {
+    Object.assign(this, { canvas, box, frame, overview: null, tall: 0 });
+  }
+
+  draw(scene) {
+    const [width, height] = [this.box.clientWidth, this.tall || this.box.clientHeight];
+    const context = sharpen(this.canvas, width, height);
+    this.scene = scene;
+    if (!scene.shown || width < 40) return;
+    context.font = FONT;
+    layMap(this, context, width, height);
+    this.drawOn(context);
+    const { x, y } = this.frame.place;
+    const { r, c } = this.frame.view;
+    Object.assign(this.canvas.dataset, { x, y, row: r, column: c, cellWidth: this.frame.cellWidth, cellHeight: this.frame.cellHeight });
+  }
+
+  /** Draw what `layMap` has placed. */
+  drawOn(context) {
+    const { scene, frame } = this;
+    drawCells(context, frame, scene);
+    drawMarks(context, frame, scene);
+    drawTicks(context, frame, scene);
+    if (frame.zoomed) drawInset(context, this);
+  }
 }
 
 /** Room for the labels, and the map in what is left. */
-function layMap(context, shown, axes, width, height) {
+function layMap({ frame, scene: { shown, axes } }, context, width, height) {
   frame.resize(shown.rows.length, shown.columns.length);
   const most = Math.min(150, width * 0.27);
   const steps = [everyNth((height - 90) / shown.rows.length), everyNth((width - 120) / shown.columns.length, true)];
   const left = Math.max(58, Math.min(most, widestLabel(context, axes.queries, shown.rows, steps[0]) + 12));
-  const tall = Math.min(TALL, widestLabel(context, axes.keys, shown.columns, steps[1]));
-  const top = tall * Math.sin(-TURN) + 22;
+  const tall = Math.min(width < 480 || steps[1] > 2 ? 84 : TALL, widestLabel(context, axes.keys, shown.columns, steps[1]));
+  const top = Math.max(CORNER, tall * Math.sin(-TURN) + 22);
   const size = Math.min(46, (width - left - 40) / shown.columns.length, (height - top) / (axes.same ? shown.rows.length : 1));
   const right = overhang(context, axes.keys, shown.columns, steps[1], size, tall);
   const like = shown.rows.length / shown.columns.length;
@@ -48,7 +56,7 @@ function layMap(context, shown, axes, width, height) {
 }
 
 /** The cells: one pixel each and then enlarged without smoothing, or the largest of several where cells are smaller than pixels. */
-function drawCells(context, shown) {
+function drawCells(context, frame, { shown, axes }) {
   const { x, y, width, height } = frame.place;
   const { view } = frame;
   const ratio = window.devicePixelRatio || 1;
@@ -56,21 +64,22 @@ function drawCells(context, shown) {
   const [c0, c1] = [Math.floor(view.c), Math.min(frame.columns, Math.ceil(view.c + view.columns))];
   const down = Math.min(r1 - r0, Math.round(((r1 - r0) * frame.cellHeight) * ratio));
   const along = Math.min(c1 - c0, Math.round(((c1 - c0) * frame.cellWidth) * ratio));
-  const cells = pooled(shown.values, frame.columns, [r0, r1], [c0, c1], Math.max(1, down), Math.max(1, along));
+  const image = shown.pictureOf([r0, r1], [c0, c1], Math.max(1, down), Math.max(1, along));
   const [left, top] = frame.cornerOf(r0, c0);
   context.save();
   context.beginPath();
   context.rect(x, y, width, height);
   context.clip();
-  drawUnseen(context, shown);
+  drawUnseen(context, frame, shown);
   context.imageSmoothingEnabled = false;
-  context.drawImage(picture(cells, Math.max(1, along), Math.max(1, down), shown.top), left, top, (c1 - c0) * frame.cellWidth, (r1 - r0) * frame.cellHeight);
-  if (Math.min(frame.cellWidth, frame.cellHeight) >= 12) drawGaps(context, r0, r1, c0, c1);
+  context.drawImage(image, left, top, (c1 - c0) * frame.cellWidth, (r1 - r0) * frame.cellHeight);
+  if (Math.min(frame.cellWidth, frame.cellHeight) >= 12) drawGaps(context, frame, r0, r1, c0, c1);
+  drawSeam(context, frame, shown, axes);
   context.restore();
 }
 
 /** What may not be seen: a quiet hatching under the cells. */
-function drawUnseen(context, shown) {
+function drawUnseen(context, frame, shown) {
   const { x, y, width, height } = frame.place;
   context.fillStyle = cssColour("--ground");
   context.fillRect(x, y, width, height);
@@ -86,15 +95,28 @@ function drawUnseen(context, shown) {
 }
 
 /** Thin gaps between cells that are large enough. */
-function drawGaps(context, r0, r1, c0, c1) {
+function drawGaps(context, frame, r0, r1, c0, c1) {
   const { x, y, width, height } = frame.place;
   context.fillStyle = cssColour("--ground");
   for (let r = r0; r <= r1; r++) context.fillRect(x, Math.round(frame.cornerOf(r, 0)[1]) - 0.5, width, 1);
   for (let c = c0; c <= c1; c++) context.fillRect(Math.round(frame.cornerOf(0, c)[0]) - 0.5, y, 1, height);
 }
 
+/** The seam between two texts on one axis. */
+function drawSeam(context, frame, shown, axes) {
+  const { x, y, width, height } = frame.place;
+  context.fillStyle = cssColour("--soft");
+  const [r, c] = [firstFrom(shown.rows, axes.queries.second), firstFrom(shown.columns, axes.keys.second)];
+  if (r > 0) context.fillRect(x, Math.round(frame.cornerOf(r, 0)[1]) - 1, width, 1.5);
+  if (c > 0) context.fillRect(Math.round(frame.cornerOf(0, c)[0]) - 1, y, 1.5, height);
+}
+
+function firstFrom(positions, start) {
+  return start ? positions.findIndex((position) => position >= start) : -1;
+}
+
 /** The row that is looked at, and the cell under the pointer with its cross. */
-function drawMarks(context, shown, query) {
+function drawMarks(context, frame, { shown, query, cursor }) {
   const { x, y, width, height } = frame.place;
   const row = shown.rows.indexOf(query);
   context.save();
@@ -102,9 +124,9 @@ function drawMarks(context, shown, query) {
   context.rect(x - 8, y - 4, width + 16, height + 8);
   context.clip();
   if (row >= 0) {
-    drawRowMark(context, frame.cornerOf(row, 0)[1]);
+    drawRowMark(context, frame, frame.cornerOf(row, 0)[1]);
   }
-  const cell = cursorCell(shown);
+  const cell = cellOf(shown, cursor);
   if (cell) {
     const [left, top] = frame.cornerOf(cell.r, cell.c);
     const [w, h] = [Math.max(3, frame.cellWidth), Math.max(3, frame.cellHeight)];
@@ -121,7 +143,7 @@ function drawMarks(context, shown, query) {
 }
 
 /** The row that is looked at: a frame around it, or arrows at its ends where it is thin. */
-function drawRowMark(context, top) {
+function drawRowMark(context, frame, top) {
   const { x, width } = frame.place;
   context.strokeStyle = context.fillStyle = cssColour("--accent");
   context.lineWidth = 1.5;
@@ -140,17 +162,17 @@ function drawRowMark(context, top) {
   context.globalAlpha = 1;
 }
 
-/** The shown row and column of the cursor, or null. */
-export function cursorCell(shown) {
-  if (!state.cursor) return null;
-  const [r, c] = [shown.rows.indexOf(state.cursor.query), shown.columns.indexOf(state.cursor.key)];
+/** The shown row and column of a cursor, or null. */
+export function cellOf(shown, cursor) {
+  if (!cursor) return null;
+  const [r, c] = [shown.rows.indexOf(cursor.query), shown.columns.indexOf(cursor.key)];
   return r >= 0 && c >= 0 ? { r, c } : null;
 }
 
-function drawTicks(context, shown, axes, query) {
+function drawTicks(context, frame, { shown, axes, query, cursor }) {
   const { x, y } = frame.place;
   const { view } = frame;
-  const cell = cursorCell(shown);
+  const cell = cellOf(shown, cursor);
   const chosen = shown.rows.indexOf(query);
   const down = ticksBetween(shown.rows, view.r, view.r + view.rows - 0.4, frame.cellHeight, [chosen, cell?.r].filter((r) => r >= 0));
   const style = (strong, special) => {
@@ -179,25 +201,25 @@ function drawTicks(context, shown, axes, query) {
 }
 
 /** Where the small whole lies, when only a part is seen. */
-export function insetPlace() {
+export function insetPlace(frame) {
   const { x, y, width } = frame.place;
   const scale = Math.min(INSET / frame.columns, INSET / frame.rows);
   const [w, h] = [Math.max(12, frame.columns * scale), Math.max(12, frame.rows * scale)];
   return { x: x + width - w - 8, y: y + 8, width: w, height: h };
 }
 
-function drawInset(context, shown) {
-  const { x, y, width, height } = insetPlace();
-  const look = `${state.scale} ${cssColour("--ground")}`;
-  if (overview.of !== shown || overview.look !== look) {
+function drawInset(context, map) {
+  const { frame, scene: { shown } } = map;
+  const { x, y, width, height } = insetPlace(frame);
+  const look = `${shown.scale.kind} ${cssColour("--ground")}`;
+  if (map.overview?.of !== shown || map.overview.look !== look) {
     const [down, along] = [Math.min(frame.rows, 2 * INSET), Math.min(frame.columns, 2 * INSET)];
-    const cells = pooled(shown.values, frame.columns, [0, frame.rows], [0, frame.columns], down, along);
-    overview = { of: shown, look, canvas: picture(cells, along, down, shown.top) };
+    map.overview = { of: shown, look, canvas: shown.pictureOf([0, frame.rows], [0, frame.columns], down, along) };
   }
   context.fillStyle = cssColour("--ground");
   context.fillRect(x - 4, y - 4, width + 8, height + 8);
   context.imageSmoothingEnabled = true;
-  context.drawImage(overview.canvas, x, y, width, height);
+  context.drawImage(map.overview.canvas, x, y, width, height);
   context.strokeStyle = cssColour("--line");
   context.lineWidth = 1;
   context.strokeRect(x - 4.5, y - 4.5, width + 9, height + 9);

@@ -1,6 +1,6 @@
 // Keys that are patches of a picture: the weights where the patches are.
 
-import { picture, topOf } from "./colour.js";
+import { picture } from "./colour.js";
 import { byId, cssColour, make, sharpen, weightText } from "./dom.js";
 import { choose, state } from "./state.js";
 
@@ -40,7 +40,7 @@ export function patchGrid(axis, pick) {
 }
 
 /** Fill the grid with the weights of one row; `own` is the patch that asks, where it is among them. */
-export function paintPatches(weights, _, own) {
+export function paintPatches(weights, places, own, scale) {
   const { rows, columns, extra, cell, canvas, others } = grid;
   grid.own = own;
   const context = sharpen(canvas, columns * cell, rows * cell);
@@ -49,7 +49,8 @@ export function paintPatches(weights, _, own) {
   context.imageSmoothingEnabled = false;
   let most = 0;
   for (let k = extra; k < weights.length; k++) most = Math.max(most, weights[k]);
-  context.drawImage(picture(weights.subarray(extra), columns, rows, topOf(most, weights.length)), 0, 0, columns * cell, rows * cell);
+  const cells = scale.kind === "order" ? places : weights;
+  context.drawImage(picture(cells.subarray(extra), columns, rows, patchScale(scale, weights, extra)), 0, 0, columns * cell, rows * cell);
   others.forEach((button, i) => {
     button.lastChild.textContent = weightText(weights[i]);
     button.setAttribute("aria-pressed", String(i === own));
@@ -61,4 +62,12 @@ export function paintPatches(weights, _, own) {
   }
   const source = grid.axis.source ? `${grid.axis.source} · ` : "";
   byId("patch-source").textContent = `${source}${rows} × ${columns} patches; the largest weight is ${weightText(most)}`;
+}
+
+/** The scale of the patches alone: from their least to their largest where a head is so even that one colour is all there is. */
+function patchScale(scale, weights, extra) {
+  if (scale.kind !== "linear" && scale.kind !== "sqrt") return scale;
+  let most = 0;
+  for (let k = extra; k < weights.length; k++) most = Math.max(most, weights[k]);
+  return { ...scale, top: most || 1 };
 }

@@ -1,12 +1,14 @@
 // What is shown of a head: its weights without the special tokens, where those are hidden, and rows made to add up again.
 
-import { topOf } from "./colour.js";
-import { axesOf, headOf } from "./data.js";
+import { picture } from "./colour.js";
+import { axesOf, headOf, lengthsOf } from "./data.js";
 import { weightText } from "./dom.js";
-import { state } from "./state.js";
-import { UNSEEN, rowInto, weightsInto } from "./softmax.js";
+import { orderOf, scaleFor, scaleKind } from "./scale.js";
+import { chosenHeads, state } from "./state.js";
+import { UNSEEN, weightsInto } from "./softmax.js";
 
 const ALL = new Map();
+const COUNTED = 0.1; // The weight from which a head counts among "how many heads".
 
 /** The positions of an axis that are shown. */
 export function shownOf(axis) {
@@ -22,7 +24,7 @@ export function saidOf(weight, axis, key) {
 }
 
 /** What one row is multiplied by so that the keys that are shown add up to 1. */
-function rowFactor(weights, start, columns) {
+export function rowFactor(weights, start, columns) {
   if (state.special !== "renormalised") return 1;
   let sum = 0;
   for (const key of columns) if (weights[start + key] > 0) sum += weights[start + key];
@@ -35,23 +37,40 @@ export class Shown {
     this.rows = rows;
     this.columns = columns;
     this.values = new Float32Array(rows.length * columns.length);
-    this.largest = 0;
     this.unseen = false;
     this.empty = new Uint8Array(rows.length);
+    const all = columns.length === keys;
     for (let r = 0, at = 0; r < rows.length; r++) {
       const start = rows[r] * keys;
       const factor = rowFactor(weights, start, columns);
       let any = false;
       for (let c = 0; c < columns.length; c++, at++) {
-        const weight = weights[start + columns[c]];
+        const weight = weights[start + (all ? c : columns[c])];
         this.values[at] = weight < 0 ? UNSEEN : weight * factor;
         if (weight < 0) this.unseen = true;
         else any = true;
-        if (this.values[at] > this.largest) this.largest = this.values[at];
       }
       if (!any) this.empty[r] = 1;
     }
-    this.top = topOf(this.largest, columns.length);
+  }
+
+  /** The scale of the moment for these weights. */
+  get scale() {
+    const kind = scaleKind();
+    if (this.found?.kind !== kind) this.found = scaleFor(this.values, this.columns.length, kind);
+    return this.found;
+  }
+
+  /** What is drawn: the weights, or their order within each row. */
+  get drawn() {
+    if (this.scale.kind !== "order") return this.values;
+    this.order ??= orderOf(this.values, this.rows.length, this.columns.length);
+    return this.order;
+  }
+
+  /** A part of what is drawn as a picture: `down` by `along` blocks of the cells from (r0, c0) to before (r1, c1). */
+  pictureOf(rows, columns, down, along) {
+    return picture(pooled(this.drawn, this.columns.length, rows, columns, down, along), along, down, this.scale);
   }
 
   /** The weight of one shown row and column. */
@@ -60,44 +79,100 @@ export class Shown {
   }
 }
 
-/** The head that is chosen, with all its weights; made in slices where it is large. */
+/** The chosen head, or several heads together, with all weights; made in slices where they are large. */
 export class Chosen {
   constructor() {
     this.name = "";
     this.weights = null;
     this.shown = null;
+    this.parts = []; // The weights of each of several heads, where they are few enough to be drawn one by one.
   }
 
   /** Yields while it computes; afterwards `shown` is what the map draws. */
   *load() {
-    const { layer, head, item, special } = state;
-    const name = `${layer} ${head} ${item}`;
+    const { item, special, combine, weigh } = state;
+    this.axes = axesOf(state.layer, item);
+    const heads = chosenHeads().filter(([layer]) => sameAxes(axesOf(layer, item), this.axes));
+    const name = `${heads.join(" ")} ${item} ${heads.length > 1 ? combine : ""} ${weigh}`;
     this.shown = null;
-    this.head = headOf(layer, head, item);
-    this.axes = axesOf(layer, item);
+    this.heads = heads;
+    const { queries, keys } = this.axes;
     if (this.name !== name) {
       this.weights = null;
       this.name = "";
-      const weights = new Float32Array(this.head.queries * this.head.keys);
-      yield* weightsInto(this.head, weights);
-      this.weights = weights;
+      const parts = [];
+      for (const [layer, head] of heads) parts.push(yield* weightsOf(layer, head, item, weigh));
+      this.weights = combined(parts, combine);
+      this.parts = parts;
       this.name = name;
-      this.spread = effectiveKeys(weights, this.head.queries, this.head.keys);
+      this.spread = effectiveKeys(this.weights, queries.length, keys.length);
     }
-    if (special === state.special) this.shown = new Shown(this.weights, shownOf(this.axes.queries), shownOf(this.axes.keys), this.head.keys);
+    if (special === state.special) this.shown = new Shown(this.weights, shownOf(queries), shownOf(keys), keys.length);
   }
 
   /** One query's weights over all keys, hidden ones as UNSEEN. */
-  row(query) {
-    const keys = this.head.keys;
-    const row = this.weights ? this.weights.slice(query * keys, (query + 1) * keys) : new Float32Array(keys);
-    if (!this.weights) rowInto(this.head, query, row, 0);
+  row(query, weights = this.weights) {
+    const keys = this.axes.keys.length;
     const columns = shownOf(this.axes.keys);
-    const factor = rowFactor(row, 0, columns);
+    const factor = rowFactor(weights, query * keys, columns);
     const shown = new Float32Array(keys).fill(UNSEEN);
-    for (const key of columns) shown[key] = row[key] < 0 ? UNSEEN : row[key] * factor;
+    for (const key of columns) {
+      const weight = weights[query * keys + key];
+      shown[key] = weight < 0 ? UNSEEN : weight * factor;
+    }
     return shown;
   }
+
+  /** What every query puts on one key, hidden ones as UNSEEN. */
+  column(key, weights = this.weights) {
+    const keys = this.axes.keys.length;
+    const columns = shownOf(this.axes.keys);
+    const shown = new Float32Array(this.axes.queries.length).fill(UNSEEN);
+    for (const query of shownOf(this.axes.queries)) {
+      const weight = weights[query * keys + key];
+      shown[query] = weight < 0 ? UNSEEN : weight * rowFactor(weights, query * keys, columns);
+    }
+    return shown;
+  }
+}
+
+function sameAxes(one, other) {
+  return one.queries === other.queries && one.keys === other.keys;
+}
+
+/** All weights of one head; each times the length of its value, and the row divided by its sum, where that is chosen. */
+export function* weightsOf(layer, head, item, weigh = state.weigh) {
+  const source = headOf(layer, head, item);
+  const weights = new Float32Array(source.queries * source.keys);
+  yield* weightsInto(source, weights);
+  const lengths = weigh === "values" ? lengthsOf(layer, head, item) : null;
+  if (lengths) for (let query = 0; query < source.queries; query++) weighByLength(weights.subarray(query * source.keys, (query + 1) * source.keys), lengths);
+  return weights;
+}
+
+function weighByLength(row, lengths) {
+  let sum = 0;
+  for (let key = 0; key < row.length; key++) if (row[key] > 0) sum += row[key] *= lengths[key];
+  if (sum > 0) for (let key = 0; key < row.length; key++) if (row[key] > 0) row[key] /= sum;
+}
+
+/** Several heads as one: their mean, their largest weight, or the share of them with a weight of `COUNTED` or more. */
+function combined(parts, how) {
+  if (parts.length === 1) return parts[0];
+  const out = new Float32Array(parts[0].length).fill(UNSEEN);
+  for (let i = 0; i < out.length; i++) {
+    let [sum, most, count, seen] = [0, UNSEEN, 0, false];
+    for (const part of parts) {
+      const weight = part[i];
+      if (weight < 0) continue;
+      seen = true;
+      sum += weight;
+      if (weight > most) most = weight;
+      if (weight >= COUNTED) count++;
+    }
+    if (seen) out[i] = how === "max" ? most : (how === "count" ? count : sum) / parts.length;
+  }
+  return out;
 }
 
 /** The mean over the queries of how many keys one looks at: exp(entropy). */
@@ -108,8 +183,9 @@ export function effectiveKeys(weights, queries, keys) {
     let entropy = 0;
     let any = false;
     for (let at = query * keys; at < (query + 1) * keys; at++) {
-      if (weights[at] >= 0) any = true;
-      if (weights[at] > 0) entropy -= weights[at] * Math.log(weights[at]);
+      const weight = weights[at];
+      if (weight >= 0) any = true;
+      if (weight > 1e-6) entropy -= weight * Math.log(weight);
     }
     if (any) {
       total += Math.exp(entropy);
@@ -122,6 +198,10 @@ export function effectiveKeys(weights, queries, keys) {
 /** The largest weight of every block of cells: `down` by `along` blocks of the cells from (r0, c0) to before (r1, c1). */
 export function pooled(values, columns, [r0, r1], [c0, c1], down, along) {
   const out = new Float32Array(down * along).fill(UNSEEN);
+  if (down === r1 - r0 && along === c1 - c0) {
+    for (let r = r0; r < r1; r++) out.set(values.subarray(r * columns + c0, r * columns + c1), (r - r0) * along);
+    return out;
+  }
   const of = new Int32Array(c1 - c0);
   for (let c = c0; c < c1; c++) of[c - c0] = Math.min(along - 1, Math.floor(((c - c0) * along) / (c1 - c0)));
   for (let r = r0; r < r1; r++) {

@@ -1,6 +1,6 @@
 // Keys along a line: frames of sound with their seconds, or plain positions.
 
-import { colourAt, position } from "./colour.js";
+import { colourAt } from "./colour.js";
 import { cssColour, make, sharpen } from "./dom.js";
 import { choose, state } from "./state.js";
 
@@ -23,18 +23,17 @@ export function keyStrip(axis, pick, height = HEIGHT) {
 }
 
 /** Fill the strip with one row; `own` is the place of the query, where it is on the same line. */
-export function paintStrip(weights, largest, own) {
+export function paintStrip(weights, places, own) {
   const { axis, canvas, height } = strip;
   const width = canvas.parentElement.clientWidth || 280;
   const context = sharpen(canvas, width, height + FOOT);
   const one = width / axis.length;
   for (let x = 0; x < width; x++) {
     // The largest weight of the keys that share this pixel.
-    let weight = -1;
-    for (let k = Math.floor(x / one); k < Math.min(axis.length, Math.max(Math.floor(x / one) + 1, (x + 1) / one)); k++) weight = Math.max(weight, weights[k]);
-    const place = position(weight, largest);
-    context.fillStyle = weight < 0 ? cssColour("--hatch") : colourAt(0.3 + 0.55 * place);
-    const tall = weight < 0 ? 3 : place * (height - 4);
+    let place = -1;
+    for (let k = Math.floor(x / one); k < Math.min(axis.length, Math.max(Math.floor(x / one) + 1, (x + 1) / one)); k++) place = Math.max(place, places[k]);
+    context.fillStyle = place < 0 ? cssColour("--hatch") : colourAt(0.3 + 0.55 * place);
+    const tall = place < 0 ? 3 : place * (height - 4);
     context.fillRect(x, height - tall, 1, tall);
   }
   context.fillStyle = cssColour("--line");
@@ -50,10 +49,24 @@ function drawFoot(context, { axis, height }, width, one) {
   context.font = "11px ui-sans-serif, system-ui, sans-serif";
   context.fillStyle = cssColour("--faint");
   context.textBaseline = "top";
-  const ticks = Math.max(1, Math.min(width > 400 ? 6 : 3, axis.length - 1));
-  for (let i = 0; i <= ticks; i++) {
-    const key = Math.round((i * (axis.length - 1)) / ticks);
-    context.textAlign = i === 0 ? "left" : i === ticks ? "right" : "center";
-    context.fillText(axis.kind === "tokens" ? String(key) : axis.labels[key], Math.min(width, Math.max(0, (key + 0.5) * one)), height + 5);
+  for (const key of roundTicks(axis, width)) {
+    const x = Math.min(width, Math.max(0, (key + 0.5) * one));
+    context.textAlign = x < 20 ? "left" : x > width - 30 ? "right" : "center";
+    context.fillText(axis.kind === "tokens" || axis.kind === "positions" ? String(key) : secondsText(axis, key), x, height + 5);
   }
+}
+
+/** Round numbers along the strip: of keys, or of seconds. */
+function roundTicks(axis, width) {
+  const most = Math.max(2, Math.floor(width / 60));
+  const unit = axis.seconds ?? 1;
+  const long = axis.length * unit;
+  const step = [1, 2, 5].flatMap((factor) => Array.from({ length: 9 }, (_, power) => factor * 10 ** (power - 3))).sort((a, b) => a - b).find((found) => long / found <= most && found >= unit) ?? long;
+  const ticks = [];
+  for (let at = 0; at < long; at += step) ticks.push(Math.min(axis.length - 1, Math.round(at / unit)));
+  return ticks;
+}
+
+function secondsText(axis, key) {
+  return `${Number((key * axis.seconds).toFixed(2))} s`;
 }

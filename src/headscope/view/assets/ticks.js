@@ -9,7 +9,7 @@ const SPACING = 14; // pixels between two rows of labels; leaning ones need more
 
 /** Label every how many-th position, when one takes `size` pixels: 1, 2, 5, 10, 20, 50, … */
 export function everyNth(size, leaning = false) {
-  for (let step = 1; ; step *= 10) for (const factor of [1, 2, 5]) if (step * factor * size >= SPACING * (leaning ? 1.25 : 1)) return step * factor;
+  for (let step = 1; ; step *= 10) for (const factor of [1, 2, 5]) if (step * factor * size >= SPACING * (leaning ? 1.05 : 1)) return step * factor;
 }
 
 /** The text of a label on the map, and its number where most are left out. */
