@@ -1,4 +1,4 @@
-"""What is seen of one architecture: recorded on sdpa, against its own eager weights; and headscope against eager."""
+"""What is seen of one architecture: recorded, against its own eager weights; and headscope against eager."""
 
 from __future__ import annotations
 
@@ -8,61 +8,74 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import headscope as hs
 from headscope.errors import NothingRecorded
 from tests.families import tiny
 from tests.families.agree import Agreement, agree
+from tests.families.attending import Computed, attends, not_captured
 
 CLOSE = 2e-5
 CLOSE_GRADIENTS = 1e-4
-LARGEST = 40_000_000
-# What counts when the share of recorded architectures is told: all that build, support sdpa and have attention.
-ABLE = ("recorded", "missed", "failed", "no input")
+LARGEST = 150_000_000
+# What counts when the share of recorded architectures is told: all that build and have attention.
+ABLE = ("recorded", "in part", "missed", "failed", "no input")
 
 
 class Seen(NamedTuple):
     """One line of the table.
 
     Attributes:
-        status: "recorded"; "missed" (attention that nobody heard); "failed" (an error in recording or looking); "no
-            input" (a model that does not run on any of the inputs that are made for it); "no attention" (a model
-            without any); "no sdpa"; "no library" (a package that transformers asks for); "not built".
+        status: "recorded"; "in part" (some modules that look like attention were not captured); "missed" (none was);
+            "failed" (an error in recording or looking); "no input" (a model that does not run on any of the inputs that
+            are made for it); "no attention" (a model without any); "no library" (a package that transformers asks
+            for); "not built".
+        how: "sdpa", or "eager" where transformers has no sdpa for it.
         given: what the model was given: text, pictures, sound, numbers.
+        same: whether outputs are the same to the bit with and without recording.
         eager: the largest difference from the model's own eager weights; None where it has none to compare with.
+        computed: the largest difference of recorded weights from a softmax that the eager model computes.
         agreed: attn_implementation="headscope" against eager: outputs, gradients, generated tokens.
+        missed: classes of modules that look like attention, ran, and were not captured.
     """
 
     kind: str
     status: str
+    how: str = "sdpa"
     given: str = ""
     layers: int = 0
     heads: int = 0
     same: bool = True
     eager: float | None = None
     agreed: Agreement = Agreement()
+    missed: tuple[str, ...] = ()
     note: str = ""
 
 
 def examine(kind: str) -> Seen:
     """Build, run, record and compare one architecture."""
+    how = "sdpa"
     try:
-        model, inputs = tiny.build(kind, "sdpa")
+        try:
+            model, inputs = tiny.build(kind, how)
+        except ValueError as error:
+            if "scaled_dot_product_attention" not in str(error):
+                raise
+            how = "eager"
+            model, inputs = tiny.build(kind, how)
     except tiny.NoInput as error:
-        return Seen(kind, "no input", note=short(tiny.reason(error)))
+        return Seen(kind, "no input", how, note=short(tiny.reason(error)))
     except ImportError as error:
-        return Seen(kind, "no library", note=" ".join(re.findall(r"requires the (\S+) library", str(error))))
+        return Seen(kind, "no library", how, note=" ".join(re.findall(r"requires the (\S+) library", str(error))))
     except Exception as error:  # noqa: BLE001 - a library of many models says many things
-        without = "scaled_dot_product_attention" in str(error)
-        return Seen(kind, "no sdpa") if without else Seen(kind, "not built", note=short(error))
+        return Seen(kind, "not built", how, note=short(error))
     if sum(p.numel() for p in model.parameters()) > LARGEST:
-        return Seen(kind, "not built", note="too large without a small configuration of its own")
+        return Seen(kind, "not built", how, note="too large without a small configuration of its own")
     try:
-        return recorded(kind, model, inputs)
+        return recorded(kind, how, model, inputs)
     except Exception as error:  # noqa: BLE001 - one that fails is a line of the table too
-        return Seen(kind, "failed", note=short(error))
+        return Seen(kind, "failed", how, note=short(error))
     finally:
         gc.collect()
 
@@ -72,25 +85,32 @@ def short(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:100].replace("|", "/")
 
 
-def recorded(kind: str, model: Any, inputs: dict[str, Any]) -> Seen:
+def recorded(kind: str, how: str, model: Any, inputs: dict[str, Any]) -> Seen:
     """Run with and without recording, and compare."""
+    layers: list[Any] = []
     with torch.no_grad():
         torch.manual_seed(0)
         before = model(**inputs)
+        during = None
         try:
             torch.manual_seed(0)
             with hs.record(model) as recording:
                 during = model(**inputs)
-        except NothingRecorded as error:
-            if not attends(model, inputs):
-                return Seen(kind, "no attention")
-            return Seen(kind, "missed", note=short(error))
+            layers = recording.layers
+        except NothingRecorded:
+            pass
         same = all(
             torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(leaves(before), leaves(during), strict=True)
         )
-        heads = sum(layer.heads for layer in recording.layers)
-        gap, note = against_eager(kind, recording)
-    return Seen(kind, "recorded", kinds_of(inputs), len(recording.layers), heads, same, gap, agree(kind), note)
+        missed = not_captured(model, inputs, {layer.name for layer in layers})
+        if not layers:
+            status = "missed" if missed or attends(model, inputs) else "no attention"
+            agreed = agree(kind) if how == "eager" and status == "missed" else Agreement()
+            return Seen(kind, status, how, kinds_of(inputs), same=same, agreed=agreed, missed=missed)
+        gap, note = against_eager(kind, how, layers)
+    heads = sum(layer.heads for layer in layers)
+    status = "in part" if missed else "recorded"
+    return Seen(kind, status, how, kinds_of(inputs), len(layers), heads, same, gap, agree(kind), missed, note)
 
 
 def kinds_of(inputs: dict[str, Any]) -> str:
@@ -103,55 +123,63 @@ def kinds_of(inputs: dict[str, Any]) -> str:
     return ", ".join(word for word, names in words.items() if not inputs.keys().isdisjoint(names)) or "numbers"
 
 
-class Softmaxes(TorchDispatchMode):
-    """Counts what may be attention: fused kernels, and every softmax over the last axis of a matrix for each head."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = str(func)
-        self.count += "scaled_dot_product" in name or ("softmax" in name and args[0].ndim >= 3)
-        return func(*args, **(kwargs or {}))
-
-
-def attends(model: Any, inputs: dict[str, Any]) -> bool:
-    """Whether anything in a model may be attention, seen without headscope."""
-    with Softmaxes() as seen:
-        model(**inputs)
-    return seen.count > 0
-
-
 def leaves(output: Any) -> list[Tensor]:
     """Every tensor of floating point numbers in an output."""
     given = tuple(output.values()) if hasattr(output, "values") else output
     return [x for x in tree_leaves(given) if isinstance(x, Tensor) and x.is_floating_point()]
 
 
-def against_eager(kind: str, recording: hs.Recording) -> tuple[float | None, str]:
-    """The largest difference between recorded weights and those that the eager model returns, or is recorded with."""
+def against_eager(kind: str, how: str, layers: list[Any]) -> tuple[float | None, str]:
+    """The largest difference between recorded weights and those of the eager model.
+
+    Its own are those that it returns, and every softmax that it computes: each recorded layer is compared with the
+    nearest of them, and each of those that it returns with the nearest layer.
+    """
     try:
         model, inputs = tiny.build(kind, "eager")
         torch.manual_seed(0)
-        output = model(**inputs, output_attentions=True)
-        torch.manual_seed(0)
-        with hs.record(model) as eager:
-            model(**inputs)
+        asked = {"output_attentions": True} if returns_weights(model) else {}
+        with Computed() as computed:
+            output = model(**inputs, **asked)
     except Exception as error:  # noqa: BLE001
         return None, f"eager: {type(error).__name__}"
-    weights = [
-        w for name in output if "attentions" in name for w in tree_leaves(output[name]) if w is not None and w.ndim == 4
-    ]
-    if any(w.isnan().all() for w in weights):
+    named = output.items() if hasattr(output, "items") else ()
+    returned = [w for name, x in named if "attentions" in name for w in tree_leaves(x) if w is not None and w.ndim >= 3]
+    if any(w.isnan().all() for w in returned):
         return None, "eager itself gives nan"
-    found = [matrix(layer) for layer in recording.layers]
-    if weights:
-        gaps = [min((gap(w, f) for f in found if f.shape == w.shape), default=None) for w in weights]
-        known = [g for g in gaps if g is not None]
-        if known and len(known) >= len(found) // 2:
-            return max(known), ""
-    if len(eager.layers) != len(found):
-        return None, f"eager records {len(eager.layers)} layers"
-    return max(gap(matrix(layer), f) for layer, f in zip(eager.layers, found, strict=True)), "against recorded eager"
+    # Some return their scores under this name.
+    returned = [w for w in returned if rows_of_weights(w)]
+    found = [matrix(layer) for layer in layers]
+    gaps = [nearest(f, [*returned, *computed.weights]) for f in found]
+    note = ""
+    if any(g is None for g in gaps):
+        note = f"{sum(g is None for g in gaps)} layers with nothing to compare"
+    # Some return the means over their heads.
+    means = [f.mean(1, keepdim=True).expand_as(f) for f in found]
+    theirs = [nearest(f, [*found, *means]) for f in returned]
+    apart = sum(g is None or g > CLOSE for g in theirs)
+    if how == "eager" and apart:
+        note = "; ".join(filter(None, [note, f"{apart} of {len(returned)} returned weights are not recorded"]))
+    known = [g for g in gaps if g is not None]
+    return (max(known) if known else None), note
+
+
+def rows_of_weights(x: Tensor) -> bool:
+    """Whether the rows of a tensor are weights: none below zero, each row of them one in sum, or nothing."""
+    total = x.float().sum(-1)
+    return bool((x >= 0).all() and (((total - 1).abs() < 1e-3) | (total < 1e-3)).all())
+
+
+def returns_weights(model: Any) -> bool:
+    """Whether a model takes `output_attentions`: by name, or among what it hands to its decorators."""
+    names = tiny.arguments(model)
+    return "output_attentions" in names or "kwargs" in names
+
+
+def nearest(one: Tensor, others: list[Tensor]) -> float | None:
+    """The smallest difference from a tensor with as many numbers, and as many keys, whatever its leading axes."""
+    gaps = [gap(other, one) for other in others if other.numel() == one.numel()]
+    return min((g for g in gaps if g is not None), default=None)
 
 
 def matrix(layer: Any) -> Tensor:
@@ -161,9 +189,16 @@ def matrix(layer: Any) -> Tensor:
     )
 
 
-def gap(theirs: Tensor, mine: Tensor) -> float:
-    """The largest difference, on queries that may see something."""
-    if theirs.shape != mine.shape:
-        return float("inf")
-    rows = mine.sum(-1) > 0
-    return float((theirs.float() - mine).abs().amax(-1)[rows].max()) if rows.any() else 0.0
+def gap(theirs: Tensor, mine: Tensor) -> float | None:
+    """The largest difference, on queries that may see something; heads may stand first or last of the leading axes."""
+    keys = mine.shape[-1]
+    found = []
+    for x in {0: theirs, 1: theirs.movedim(1, -1), 2: theirs.transpose(0, 1)}.values():
+        if x.shape[-1] != keys or x.is_complex():
+            continue
+        x = x.reshape(-1, keys).float()
+        rows = mine.reshape(-1, keys).float()
+        seen = (rows.sum(-1) > 0) & (x.sum(-1) > 0.5)
+        if seen.any():
+            found.append(float((x - rows).abs().amax(-1)[seen].max()))
+    return min(found, default=None)

@@ -1,4 +1,4 @@
-"""Attention that a model writes out by hand is recorded from its weights; other softmaxes are not."""
+"""Attention that a model writes out by hand is recorded; other softmaxes are not."""
 
 import math
 
@@ -86,7 +86,7 @@ class Batched(Block):
 
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("kind", [Minimal, Annotated, Bert, Sums, Batched])
-def test_its_weights_before_dropout_are_recorded_and_marked(kind, train):
+def test_its_call_is_recorded_with_the_weights_before_dropout(kind, train):
     torch.manual_seed(1)
     model, x = kind().train(train), torch.randn(2, 7, WIDE)
     torch.manual_seed(2)
@@ -96,7 +96,8 @@ def test_its_weights_before_dropout_are_recorded_and_marked(kind, train):
         during = model(x)
     assert torch.equal(plain, during)
     (layer,) = recording.layers
-    assert (layer.source, layer.kind, layer.q.shape[:3]) == ("weights", "self", (2, HEADS, 7))
+    assert (layer.source, layer.kind, layer.q.shape) == ("call", "self", (2, HEADS, 7, 8))
+    assert layer.bias is None
     for item in range(2):
         for head in range(HEADS):
             found = layer.head(head, item)

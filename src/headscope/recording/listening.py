@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from headscope.attention.api import attend, attend_lse
 from headscope.attention.masks.tensors import Reader
-from headscope.recording import calls, flex, foreign, interface, kernels, patches, softmax, stance
+from headscope.recording import calls, flex, foreign, from_scores, interface, kernels, patches, softmax, stance
 
 PROJECTIONS = ("_in_projection_packed", "_in_projection")
 # The operator of `torch.nn.attention.varlen`, and its arguments.
@@ -78,7 +78,7 @@ class Listening(TorchFunctionMode):
         output = func(*args, **kwargs)
         found = self.follower.after(func, args, kwargs, output)
         if found is not None:
-            self.session.hear(lambda heads: softmax.call_of(found, heads))
+            self.session.hear(lambda heads: from_scores.call_of(found, heads))
         return output
 
     def _operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

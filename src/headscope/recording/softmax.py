@@ -1,114 +1,129 @@
-"""Attention that a model writes out by hand: a product, a softmax of it over its last axis, and a product with that.
+"""Attention that a model writes out by hand: a product, a softmax along its keys, and a product that sums over them.
 
-Nothing else has all three: routers, gates and classifiers take the softmax of a linear layer's output, or multiply with
-nothing afterwards. What stands between (scale, mask, bias, dtype, dropout) is followed by the shape of its result.
+Nothing else has all three: routers and classifiers take the softmax of a linear layer's output or choose among
+parameters, or multiply with nothing afterwards. What stands between is followed: what is done to the layout is done to
+copies of the tensors as well (views, which cost nothing), and to a tensor without numbers whose strides tell which axis
+is that of the queries and which that of the keys.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import MutableMapping
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from headscope.recording.calls import Call
-from headscope.recording.interface import from_weights
-
-PRODUCTS = frozenset({"matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm", "einsum"})
-SOFTMAX = frozenset({"softmax", "_softmax"})
-# What turns weights into something that is no longer a row for each query.
-TURNS = frozenset({"transpose", "permute", "swapaxes", "swapdims", "movedim", "t", "adjoint", "__get__"})
-
-
-class Found(NamedTuple):
-    """What is known of a tensor: it came from weights (then which), or else it is scores."""
-
-    weights: Tensor | None
-
-
-class Pair(NamedTuple):
-    """Weights, and the values that they were multiplied with: `(b, h, q, k)` and `(b, h, k, e)`, or without `b`."""
-
-    weights: Tensor
-    values: Tensor
+from headscope.recording.followed import (
+    CASTS,
+    DIVIDES,
+    IN_PLACE,
+    LAYOUT,
+    SOFTMAX,
+    WEIGHTS_STAY,
+    Origin,
+    Scores,
+    Weights,
+    columns_of,
+    laid_out,
+    ramp_of,
+    rescaled,
+    sums_to_one,
+)
+from headscope.recording.pairs import Pair, paired
+from headscope.recording.products import PRODUCTS, Product, from_parameter, product_of
 
 
 class Follower:
     """Follows the tensors of one thread from a product to the next; nothing is kept alive but weights still in use."""
 
     def __init__(self) -> None:
-        self.known: MutableMapping[Tensor, Found] = WeakIdKeyDictionary()
+        self.known: MutableMapping[Tensor, Scores | Weights] = WeakIdKeyDictionary()
 
     def before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep weights as they are when a function is about to write into them (dropout in place)."""
         name = getattr(func, "__name__", "")
         if not args or not isinstance(args[0], Tensor):
             return
-        if (name[-1:] == "_" and name[-2:] != "__") or name in ("dropout", "__setitem__") or kwargs.get("inplace"):
+        inplace = kwargs.get("inplace") or (name in ("dropout", "alpha_dropout") and args[3:4] == (True,))
+        if inplace or name in IN_PLACE or (name[-1:] == "_" and name[-2:] != "__"):
             found = self.known.get(args[0])
-            if found is not None and found.weights is not None:
-                self.known[args[0]] = Found(found.weights.clone())
+            if isinstance(found, Weights):
+                self.known[args[0]] = replace(found, clean=found.clean.clone(), changed=True)
 
     def after(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Pair | None:
-        """What a function completes, when it is the second product."""
+        """What a function completes, when it is the second product. Never raises: what fails is followed no further."""
         name = getattr(func, "__name__", "")
-        if name in PRODUCTS:
-            return self.product(name, args, kwargs, output)
-        if not self.known or not isinstance(output, Tensor):
-            return None
+        try:
+            if name in PRODUCTS and isinstance(output, Tensor):
+                product = product_of(name, args, kwargs)
+                return None if product is None else self.multiplied(product, output)
+            if self.known:
+                self.followed(func, name, args, kwargs, output)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong here, the model goes on
+            self.known.clear()
+            warnings.warn(f"record: attention by hand is not followed through {name}: {error}", stacklevel=2)
+        return None
+
+    def multiplied(self, product: Product, output: Tensor) -> Pair | None:
+        """A product: the second, when one of its factors came from weights; else perhaps the first."""
+        for side, x in enumerate((product.left, product.right)):
+            found = self.known.get(x)
+            if isinstance(found, Weights):
+                other = self.known.get((product.right, product.left)[side])
+                # A product of weights with weights has no values.
+                return None if isinstance(other, Weights) else paired(product, side, found)
+        ramp = ramp_of(product)
+        if ramp is not None:
+            self.known[output] = Scores(product, ramp, product.factor)
+        return None
+
+    def followed(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """What a function makes of scores or weights."""
         given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x in self.known), None)
         if given is None:
-            return None
+            return
         found = self.known[given]
-        if name in SOFTMAX and found.weights is None:
+        if name in LAYOUT:
+            for made, known in laid_out(func, name, args, kwargs, given, found, output):
+                self.known[made] = known
+        elif not isinstance(output, Tensor):
+            return
+        elif isinstance(found, Weights):
+            if (name in CASTS or name in WEIGHTS_STAY) and output.shape == given.shape:
+                same = name in CASTS or output is given  # dropout in evaluation, or in place, which `before` saw
+                self.known[output] = self.known[given] if same else replace(found, changed=True)
+        elif name in SOFTMAX:
             dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
-            if dim in (-1, output.ndim - 1):
-                self.known[output] = Found(output.detach())
-        elif found.weights is not None and name in TURNS:
-            return None
-        elif output.shape[-1] == given.shape[-1] and output.numel() >= given.numel():
-            self.known[output] = found
-        return None
+            self.normalised(given, found, output, dim)
+        elif name == "exp" or (found.raised and name in DIVIDES):
+            if sums_to_one(output):
+                self.normalised(given, found, output, -1)
+            elif name == "exp":
+                self.known[output] = replace(found, raised=True, additive=False)
+        else:
+            changed = None if found.raised else rescaled(found, name, args, kwargs, given, output)
+            if changed is not None:
+                self.known[output] = changed
 
-    def product(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Pair | None:
-        """A product: the second, when one of its factors came from weights; else perhaps the first."""
-        flat = [x for one in (*args, *kwargs.values()) for x in (one if isinstance(one, list | tuple) else [one])]
-        factors = [x for x in flat if isinstance(x, Tensor)][-2:]  # baddbmm adds its first tensor to the product
-        if len(factors) < 2 or not isinstance(output, Tensor):
-            return None
-        for position, x in enumerate(factors):
-            found = self.known.get(x)
-            if found is not None and found.weights is not None:
-                equation = args[0] if name == "einsum" else ""
-                return paired(equation, position, found.weights, factors[1 - position])
-        if output.ndim in (3, 4) and all(x.ndim >= 3 and not isinstance(x, nn.Parameter) for x in factors):
-            self.known[output] = Found(None)
-        return None
-
-
-def paired(equation: str, position: int, weights: Tensor, v: Tensor) -> Pair | None:
-    """Weights and values with the same axes; None where the second factor has no place for values."""
-    letters = equation.replace(" ", "").split("->")[0].split(",")
-    if len(letters) == 2 and "." not in equation:
-        mine, theirs = letters[position], letters[1 - position]
-        order = [*mine[:-2], mine[-1], *(letter for letter in theirs if letter not in mine)]
-        if len(order) != len(mine) or not set(theirs) <= set(order):
-            return None
-        v = v.permute([theirs.index(letter) for letter in order if letter in theirs])
-        for axis, letter in enumerate(order):
-            v = v if letter in theirs else v.unsqueeze(axis)
-    elif position:
-        return None
-    if v.ndim > weights.ndim or v.shape[-2] != weights.shape[-1]:
-        return None
-    return Pair(weights, v.detach().expand(*weights.shape[:-2], *v.shape[-2:]))
-
-
-def call_of(pair: Pair, heads: int | None) -> Call | None:
-    """The call with these weights. Of three axes the first is the batch with its heads, which the module must tell."""
-    if pair.weights.ndim == 4:
-        return from_weights(*pair)
-    if not heads or len(pair.weights) % heads:
-        return None
-    return from_weights(*(x.reshape(-1, heads, *x.shape[1:]) for x in pair))
+    def normalised(self, given: Tensor, found: Scores, output: Tensor, dim: Any) -> None:
+        """The softmax of scores: weights, where it is taken along the rows or the columns of the product."""
+        if found.ramp is None or not isinstance(dim, int) or given.ndim < 2:
+            return
+        axis = dim % given.ndim
+        strides, columns = found.ramp.stride(), columns_of(found.product)
+        lone = found.ramp.shape[axis] == 1
+        side = 1 if lone or strides[axis] == 1 else 0
+        if not lone and strides[axis] not in (1, columns):
+            return
+        keys, queries = (1, columns) if side else (columns, 1)
+        # What is chosen among parameters is a route, not a place in the input.
+        if from_parameter((found.product.left, found.product.right)[side]):
+            return
+        others = [a for a in range(given.ndim) if a != axis]
+        rows = next((a for a in others if found.ramp.shape[a] > 1 and strides[a] == queries), others[-1])
+        version = None if given.is_inference() else given._version
+        origin = Origin(found, given.detach(), version, rows, axis)
+        self.known[output] = Weights(origin, output.detach(), found.ramp, queries, keys)
