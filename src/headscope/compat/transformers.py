@@ -40,6 +40,12 @@ IMPLEMENTATION = Private(
     "The message does not name it.",
 )
 
+SUPPORTS = Private(
+    "transformers:PreTrainedModel._supports_sdpa",
+    "knows the models that compute attention with code of their own, and add masks to their scores",
+    'Give such models attn_implementation="eager".',
+)
+
 
 class Masks(NamedTuple):
     """The functions of transformers that make its masks."""
@@ -57,6 +63,31 @@ def masks() -> Masks:
         UnsupportedVersion: this version does not have one of them.
     """
     return Masks(*(name.get() for name in RULES.values()))
+
+
+@torch.compiler.assume_constant_result
+def adds_masks(kind: type) -> bool:
+    """Whether the models of a class of configurations have no sdpa: they add masks to their scores with their own code.
+
+    False where no model of the class is loaded.
+    """
+    if SUPPORTS.find() is None:
+        SUPPORTS.fall_back()
+        return False
+    models = models_of(kind)
+    return bool(models) and not any(model._supports_sdpa for model in models)
+
+
+@functools.lru_cache(maxsize=256)
+def models_of(kind: type) -> tuple[Any, ...]:
+    """The loaded classes of models of a class of configurations."""
+    from transformers import PreTrainedModel
+
+    found, waiting = [], [PreTrainedModel]
+    while waiting:
+        waiting += (below := waiting.pop().__subclasses__())
+        found += [model for model in below if getattr(model, "config_class", None) is kind]
+    return tuple(found)
 
 
 def attention_interface() -> type | None:

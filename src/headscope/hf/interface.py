@@ -15,7 +15,7 @@ from headscope.attention.masks.mask import Given, Mask
 from headscope.attention.masks.runs import Runs, intersect
 from headscope.attention.masks.tensors import Meaning, Reader, runs_of
 from headscope.attention.masks.window import causal, window
-from headscope.compat.transformers import Sides, masks, sides_of
+from headscope.compat.transformers import Sides, adds_masks, masks, sides_of
 from headscope.errors import BackendRefused, MaskError, MissingExtra
 from headscope.hf.call_arguments import HandedMask
 
@@ -132,8 +132,11 @@ def mask(
     """The mask function: who may see whom, as runs, made once for all layers; a tensor only to transformers.
 
     A window, causal or not, with or without padding, is made from its numbers in O(N). Any other rule is asked about
-    every pair of query and key once.
+    every pair of query and key once. Models that add their masks to their scores by themselves get numbers to add.
     """
+    config = others.get("config")
+    if config is not None and adds_masks(type(config)):
+        return added(locals() | others)
     theirs = masks()
     rule: Callable[..., Any] = theirs.causal if mask_function is None else mask_function
     if torch.compiler.is_compiling() and attention_mask is None and q_offset == kv_offset == 0:
@@ -163,6 +166,17 @@ def mask(
             return None
         given = window(None, None)
     return HandedMask(given, batch_size, q_length, kv_length, device)
+
+
+def added(given: dict[str, Any]) -> Tensor | None:
+    """The mask of "eager": numbers that are added to scores."""
+    from transformers import AttentionMaskInterface
+
+    make = AttentionMaskInterface()["eager"]
+    names = ("batch_size", "q_length", "kv_length", "q_offset", "kv_offset", "mask_function", "attention_mask")
+    more = ("dtype", "allow_is_bidirectional_skip", "use_vmap", "device")
+    found: Tensor | None = make(**{name: given[name] for name in (*names, *more) if given.get(name) is not None})
+    return found
 
 
 def windowed(
