@@ -65,7 +65,7 @@ def masks() -> Masks:
     return Masks(*(name.get() for name in RULES.values()))
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def adds_masks(kind: type) -> bool:
     """Whether the models of a class of configurations have no sdpa: they add masks to their scores with their own code.
 
