@@ -230,3 +230,15 @@ class TestAttention:
             attention(nn.Module(), q, k, v, None, cache=object())
         with pytest.raises(MaskError, match=r"the mask is \(2, 3, 5\)"):
             attention(nn.Module(), q, k, v, torch.ones(2, 3, 5))
+
+
+def test_without_a_mask_a_bias_is_cut_to_the_keys_that_are_there():
+    """A static cache has room for more keys than were written; causality is counted from the first."""
+    torch.manual_seed(3)
+    q, k, v = torch.randn(2, 3, 5, 7), torch.randn(2, 3, 11, 7), torch.randn(2, 3, 11, 7)
+    bias = torch.randn(1, 3, 5, 11)
+    found = attention(nn.Module(), q, k, v, None, position_bias=bias)[0]
+    hidden = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    mask = bias[..., :5].masked_fill(hidden, -torch.inf)
+    want = torch.nn.functional.scaled_dot_product_attention(q, k[:, :, :5], v[:, :, :5], mask)
+    torch.testing.assert_close(found, want.transpose(1, 2))

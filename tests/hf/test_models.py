@@ -1,6 +1,7 @@
 """Model name -> model: the packaged one, folders, names; and every way in which that goes wrong."""
 
 import hashlib
+import json
 import shutil
 import sys
 
@@ -228,3 +229,29 @@ def test_the_forward_is_the_one_of_transformers(bert):
         ours = load(str(bert)).model(ids).last_hidden_state
         theirs = AutoModel.from_pretrained(bert)(ids).last_hidden_state
     assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["bert", "a_kind_of_its_own"])
+def test_code_that_comes_with_a_model_is_never_run(kind, bert, tmp_path):
+    """Whether transformers knows the kind of model itself or not."""
+    folder = tmp_path / "model"
+    shutil.copytree(bert, folder)
+    ran = tmp_path / "ran"
+    for name in ("config", "model", "tokenizer"):
+        (folder / f"{name}_code.py").write_text(
+            f"open({str(ran)!r}, 'w').close()\n"
+            "from transformers import BertConfig as Config, BertModel as Model, BertTokenizer as Tokenizer\n"
+        )
+    config = json.loads((folder / "config.json").read_text())
+    config["model_type"] = kind
+    config["auto_map"] = {"AutoConfig": "config_code.Config", "AutoModel": "model_code.Model"}
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer["auto_map"] = {"AutoTokenizer": ["tokenizer_code.Tokenizer", None]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    if kind == "bert":
+        assert load(str(folder)).limit == 31
+    else:
+        with pytest.raises(ModelError, match="cannot be loaded: .*contains custom code"):
+            load(str(folder))
+    assert not ran.exists()

@@ -189,6 +189,14 @@ def test_copies(kind, after):
     assert found.of(kind)[0].evidence["queries"] == 20
 
 
+@pytest.mark.parametrize(("copies", "kinds"), [(2, []), (3, ["duplicate"])])
+def test_two_copies_may_be_chance_and_three_are_not(copies, kinds):
+    axis = hs.Axis.tokens([f"w{i % 20}" for i in range(20 + copies)])
+    heavy = {(i, i - 20): 0.9 for i in range(20, 20 + copies)}
+    found = patterns([(0, 0, head_of(spread(20 + copies, 20 + copies, heavy), axis))])
+    assert [f.kind for f in found if f.kind == "duplicate"] == kinds
+
+
 def test_broad():
     (found,) = patterns([(0, 3, head_of(spread(11, 11, {}), WORDS))])
     assert str(found) == "layer 0 head 3 looks everywhere: 1.00 of the entropy of equal weights"

@@ -1,7 +1,9 @@
 """Which modules of a model are listened in."""
 
+import torch
 from torch import nn
 
+import headscope as hs
 from headscope.recording.modules import carriers
 from tests.recording import tiny
 
@@ -37,3 +39,40 @@ def test_models_of_transformers():
     model = tiny.build("t5")[0]
     assert carriers(model) == named(model)
     assert nn.Linear not in {type(module) for _, module in carriers(model)}
+
+
+def test_what_another_thread_runs_is_not_where_a_call_comes_from():
+    """A worker is in one part of the model while this thread calls attention in another."""
+    import threading
+
+    class Part(nn.Module):
+        def __init__(self, inside=None) -> None:
+            super().__init__()
+            self.inside = inside
+
+        def forward(self, q):
+            return q if self.inside is None else self.inside(q)
+
+    begun, done = threading.Event(), threading.Event()
+
+    def wait(q):
+        begun.set()
+        assert done.wait(60)
+        return q
+
+    model = nn.ModuleDict({"worker": Part(wait), "here": Part(), "whole": Part()})
+
+    def whole(q):
+        worker = threading.Thread(target=model["worker"], args=(q,))
+        worker.start()
+        assert begun.wait(60)
+        model["here"].inside = lambda q: torch.nn.functional.scaled_dot_product_attention(q, q, q)
+        values = model["here"](q)
+        done.set()
+        worker.join()
+        return values
+
+    model["whole"].inside = whole
+    with hs.record(model) as recording:
+        model["whole"](torch.randn(2, 3, 5, 7))
+    assert [layer.name for layer in recording.layers] == ["here"]

@@ -53,7 +53,7 @@ def test_labels_of_long_sequences_are_thinned():
 
 
 def test_labels_are_text_and_not_formulas():
-    axis = Axis.tokens(["$x^2$", "$", "\\frac", "\n", "<b>"])
+    axis = Axis.tokens(["$x^2$", "$", "$\\frac{1}{$", "\n", "<b>"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         text = saved(figure(Head(torch.randn(5, 3), torch.randn(5, 3), queries=axis)), "svg")
