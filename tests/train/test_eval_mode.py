@@ -13,6 +13,7 @@ def test_weights_that_autocast_casts_in_a_look_keep_their_gradients_in_the_step_
     with torch.autocast("cpu", torch.bfloat16):
         with undisturbed(model):
             assert not model(x).requires_grad
+            assert not torch.is_autocast_cache_enabled()
         model(x).float().sum().backward()
     assert model.weight.grad is not None
     assert torch.is_autocast_cache_enabled()
