@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from headscope.errors import TrainingError
+from headscope.files import system
 from headscope.train import checkpoint
 from headscope.train.randomness import RandomStates
 from headscope.train.states import pack, unpack
@@ -108,19 +109,20 @@ def test_a_step_that_is_saved_again_is_replaced(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("at", ["save_file", "digest_of", "sync", "rename"])
+@pytest.mark.parametrize("at", ["create", "write", "sync", "replace", "rename", "sync_folder"])
 def test_a_kill_while_writing_leaves_the_last_good_one(tmp_path, at):
     """The second checkpoint is broken off by kill -9, wherever its writing has got to."""
     script = f"""
     import os, signal, sys
-    from pathlib import Path
     import torch
+    from headscope.files import system
+    from headscope.files import system
     from headscope.train import checkpoint
     model = torch.nn.Linear(3, 2)
     checkpoint.save(sys.argv[1], 1, model)
     def kill(*args, **options):
         os.kill(os.getpid(), signal.SIGKILL)
-    setattr(Path if {at!r} == "rename" else checkpoint, {at!r}, kill)
+    setattr(system, {at!r}, kill)
     checkpoint.save(sys.argv[1], 2, model)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], timeout=120, check=False)
@@ -137,8 +139,10 @@ def test_a_full_disk_costs_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(TrainingError, match=r"step-000004 cannot be written \(No space left on device\); the check"):
+    monkeypatch.setattr(system, "write", full)
+    with pytest.raises(
+        TrainingError, match=r"step-000004: cannot be written: No space left on device .*the checkpoints before it are"
+    ):
         checkpoint.save(tmp_path, 4, run.model)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000003"]
 

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,15 +235,17 @@ def test_no_room_on_the_disk(bert, texts, tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint(bert, texts, tmp_path, monkeypatch):
-    real = checkpoint.save_file
+    real = checkpoint.write_tensors
+    written = []
 
-    def full(tensors, path):
-        if ".step-000004." in str(path):
+    def full(file, tensors):
+        written.append(tensors)
+        if len(written) > 2:
             raise OSError(28, "No space left on device")
-        real(tensors, path)
+        return real(file, tensors)
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(TrainingError, match="step-000004 cannot be written .No space left on device.; the checkpoints"):
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
+    with pytest.raises(TrainingError, match="step-000004: cannot be written: No space left on device .*checkpoints"):
         finetune(settings(bert, texts, tmp_path / "out"))
     assert checkpoint.step_of(checkpoint.last(tmp_path / "out" / "checkpoints")) == 2
     monkeypatch.undo()
@@ -262,19 +265,38 @@ def test_the_folder_of_another_run(bert, texts, tags, tmp_path):
     other.write_text(Path(texts).read_text() + "more,a\n")
     with pytest.raises(TrainingError, match="was trained with another data. Give the same as then"):
         finetune(settings(bert, other, folder, resume=True))
-    copied = tiny.save("bert", tmp_path / "copied")
-    with pytest.raises(TrainingError, match="was trained with another model .bert, now copied."):
+    copied = shutil.copytree(bert, tmp_path / "copied")
+    assert finetune(settings(str(copied), texts, folder, resume=True)).scores["step"] == 7  # the same by its content
+    shift(copied)
+    with pytest.raises(TrainingError, match="was trained with another weights. Give the same as then"):
         finetune(settings(str(copied), texts, folder, resume=True))
+    about = (folder / "finetune.json").read_text()
     (folder / "finetune.json").write_text("{")
-    with pytest.raises(TrainingError, match="this is damaged. Start again with --overwrite"):
+    with pytest.raises(TrainingError, match="this is damaged. Give another folder, or remove this one"):
         finetune(settings(bert, texts, folder, resume=True))
+    with pytest.raises(TrainingError, match="is not one that headscope wrote, so the folder stays"):
+        finetune(settings(bert, texts, folder, overwrite=True))
+    (folder / "finetune.json").write_text(about)
+    for strangers in (folder / "thesis.txt", folder / "checkpoints" / "thesis.txt", folder / "step-9" / "a.txt"):
+        strangers.parent.mkdir(exist_ok=True)
+        strangers.write_text("mine")
     assert finetune(settings(bert, texts, folder, overwrite=True)).scores["step"] == 7
+    assert len(list(folder.rglob("thesis.txt"))) == 2
+    assert (folder / "step-9" / "a.txt").exists()
     strange = tmp_path / "mine"
     strange.mkdir()
     (strange / "thesis.txt").write_text("mine")
     with pytest.raises(TrainingError, match="this exists and is no training of headscope, so it stays"):
         finetune(settings(bert, texts, strange, overwrite=True))
     assert (strange / "thesis.txt").read_text() == "mine"
+
+
+def shift(folder):
+    """Change the weights of a model on disk."""
+    from safetensors.torch import load_file, save_file
+
+    (file,) = folder.glob("*.safetensors")
+    save_file({name: x + 1 for name, x in load_file(file).items()}, file, {"format": "pt"})
 
 
 def refused(capsys, arguments, match):

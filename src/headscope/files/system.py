@@ -109,6 +109,11 @@ def make_folder(path: Path) -> None:
     os.mkdir(path)
 
 
+def make_folders(path: Path) -> None:
+    """Make a folder, and those around it, where they are not there yet."""
+    os.makedirs(path, exist_ok=True)
+
+
 def remove_folder(path: Path) -> None:
     """Remove an empty folder."""
     os.rmdir(path)

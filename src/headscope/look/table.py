@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from headscope.errors import LookError, MissingExtra
+from headscope.files.replace_file import write
 
 if TYPE_CHECKING:
     from rich.table import Table as Printed
@@ -126,25 +127,25 @@ class Table(Sequence[Row]):
         return out.getvalue()
 
     def save(self, path: str | Path) -> Path:
-        """Write the table to a `.csv` or `.parquet` file.
+        """Write the table to a `.csv` or `.parquet` file, whole or not at all.
 
         Raises:
             LookError: another extension.
             MissingExtra: pyarrow is needed for `.parquet` and is not installed.
+            HeadscopeError: the path cannot be written.
         """
         path = Path(path)
         if path.suffix == ".csv":
-            path.write_text(self.to_csv())
-        elif path.suffix == ".parquet":
-            content = self.to_arrow()
-            import pyarrow.parquet
-
-            pyarrow.parquet.write_table(content, path)
-        else:
+            return write("table", path, self.to_csv().encode())
+        if path.suffix != ".parquet":
             raise LookError(
                 f"table: {path.name} ends with {path.suffix!r}; give a name that ends with .csv or .parquet."
             )
-        return path
+        content, out = self.to_arrow(), io.BytesIO()
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(content, out)
+        return write("table", path, out.getvalue())
 
 
 def text(value: float | int) -> str:

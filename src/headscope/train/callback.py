@@ -11,8 +11,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 class Watching(Protocol):
     """A watch, as far as the callback needs to know it."""
 
-    def begin(self, step: int) -> None:
-        """Look before training."""
+    def begin(self, step: int, loss: float | None) -> None:
+        """Look before training, which goes on with a loss if it was stopped."""
 
     def reached(self, step: int, *, last: bool) -> None:
         """A step is done."""
@@ -34,7 +34,8 @@ class WatchCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Look before the first step, or where a resumed training goes on."""
-        self.watch.begin(state.global_step)
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        self.watch.begin(state.global_step, float(losses[-1]) if losses else None)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A step is done. The last one is looked at here, since the Trainer may load its best checkpoint afterwards."""

@@ -8,16 +8,12 @@ FOLDER/step-000500/
 ```
 
 A checkpoint is written beside its place and moved there when it is complete, so that a process that is killed while it
-writes leaves the last good one as it was.
+writes leaves the last good one as it was. `checkpoint.json` is read up to 64 MiB.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +22,22 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from headscope.errors import TrainingError
+from headscope.files import system
+from headscope.files.bounded import read_bounded
+from headscope.files.claims import discard
+from headscope.files.digests import digest_of_file
+from headscope.files.replace_file import reason
+from headscope.files.replace_folder import Folder
+from headscope.files.tensors_file import write_tensors
 from headscope.train.randomness import RandomStates
 from headscope.train.states import pack, unpack
 
 FORMAT = 1
+LARGEST = 2**26
 MODEL, STATE, REST = "model.safetensors", "state.safetensors", "checkpoint.json"
 
 
@@ -118,26 +122,22 @@ def save(
         "random": pack(RandomStates.now(model).state(), "random", tensors),
         "extra": pack(dict(extra or {}), "extra", tensors),
     }
-    half = folder / f".{target.name}.{secrets.token_hex(6)}.part"
+    failed = "the checkpoints before it are still there."
     try:
-        half.mkdir(parents=True)
-        save_file(alone(model.state_dict()), half / MODEL)
-        save_file(alone(tensors), half / STATE)
-        digests = {name: digest_of(half / name) for name in (MODEL, STATE)}
-        content = {"format": FORMAT, "step": step, "files": digests, **rest}
-        (half / REST).write_text(json.dumps(content), encoding="utf-8")
-        for name in (MODEL, STATE, REST, "."):
-            sync(half / name)
-        if target.exists():
-            target.rename(half.with_suffix(".old"))
-        half.rename(target)
-        sync(folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(half, ignore_errors=True)
-        raise TrainingError(
-            f"checkpoint: {target} cannot be written ({getattr(error, 'strerror', None) or error}); the checkpoints "
-            "before it are still there."
-        ) from error
+        system.make_folders(folder)
+    except OSError as error:
+        raise TrainingError(f"checkpoint: {target} cannot be written ({reason(error)}); {failed}") from error
+    written = Folder(target, names_in, overwrite=True, fail=lambda text: TrainingError(f"checkpoint: {text} {failed}"))
+    try:
+        digests = {}
+        for name, content in ((MODEL, model.state_dict()), (STATE, tensors)):
+            with written.writing(name) as file:
+                digests[name] = write_tensors(file, content)
+        with written.writing(REST) as file:
+            file.write(json.dumps({"format": FORMAT, "step": step, "files": digests, **rest}).encode())
+        written.commit()
+    finally:
+        written.abandon()
     clean(folder, keep)
     return target
 
@@ -209,10 +209,18 @@ def refuse_older(folder: Path, step: int) -> None:
 
 
 def clean(folder: Path, keep: int) -> None:
-    """Remove all but the last checkpoints, and what broken-off writing has left behind."""
-    ordered = sorted(complete(folder), key=step_of)
-    for path in [*ordered[:-keep], *folder.glob(".step-*.part"), *folder.glob(".step-*.old")]:
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove all but the last checkpoints; of what others put beside them nothing."""
+    for path in sorted(complete(folder), key=step_of)[:-keep]:
+        discard(path)
+
+
+def names_in(path: Path) -> set[str] | None:
+    """The names of the files of a checkpoint in a folder; None where there is none that headscope wrote."""
+    try:
+        read(path)
+    except TrainingError:
+        return None
+    return {MODEL, STATE, REST}
 
 
 def read(path: Path) -> Content:
@@ -223,8 +231,8 @@ def read(path: Path) -> Content:
     """
     file = path / REST
     try:
-        content = msgspec.json.decode(file.read_bytes(), type=Content)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        content = msgspec.json.decode(read_bounded(file, LARGEST, TrainingError), type=Content)
+    except (TrainingError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise TrainingError(
             f"checkpoint: {file} cannot be read ({error}); it is damaged or is something else. Remove {path} to go on "
             "from the checkpoint before it."
@@ -243,7 +251,7 @@ def tensors_of(file: Path, digests: Mapping[str, str]) -> dict[str, Tensor]:
         TrainingError: it is cut off, altered, or gone.
     """
     try:
-        if digest_of(file) == digests.get(file.name):
+        if digest_of_file(file) == digests.get(file.name):
             return load_file(file)
         reason = "it is not the file that was written"
     except (OSError, SafetensorError) as error:
@@ -264,30 +272,3 @@ def give(part: Stateful | torch.Generator, state: dict[str, Any]) -> None:
         part.set_state(state["state"])
     else:
         part.load_state_dict(state)
-
-
-def alone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, each with its own memory, as safetensors wants them: tied weights are written twice."""
-    own: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, x in tensors.items():
-        x = x.detach().cpu().contiguous()
-        memory = x.untyped_storage()
-        own[name] = x.clone() if memory.data_ptr() in seen or memory.nbytes() != x.nbytes else x
-        seen.add(memory.data_ptr())
-    return own
-
-
-def digest_of(file: Path) -> str:
-    """The SHA-256 of a file."""
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headscope.errors import TrainingError
+from headscope.files.bounded import read_bounded
+from headscope.files.digests import differences
+from headscope.files.places import made_folder
+from headscope.files.replace_file import write as write_whole
+from headscope.hf.identity import identity_of
 from headscope.train import data
 from headscope.train.data import Examples, Task
 from headscope.train.features import Trained, features, prepare, room
+from headscope.train.remove_training import remove_training
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -21,6 +26,9 @@ if TYPE_CHECKING:
     from headscope.train.trainer import Finetuner
 
 ABOUT, REPORT, CHECKPOINTS, HEADS = "finetune.json", "report.html", "checkpoints", "heads"
+SCORES, TABLE = "scores.json", "heads.csv"
+# The format of ABOUT, and the most bytes it may have; which of its entries are digests.
+FORMAT, LARGEST, DIGESTS = 1, 2**20, ("data", "evaluation data", "weights", "tokenizer")
 KEEP = 2
 # A head is looked at so many times over a training.
 LOOKS = 10
@@ -121,8 +129,9 @@ def described(settings: Settings, trained: Trained, train: Examples, held: Examp
         for name, value in asdict(settings).items()
         if name not in ("folder", "resume", "overwrite", "data", "eval_data")
     }
-    digests = {"data": train.digest, "evaluation data": held.digest}
-    return {**about, "model": trained.base.name, "task": train.task, **digests}
+    digests = {"data": train.digest, "evaluation data": held.digest, **identity_of(trained.base)}
+    del about["model"]  # it is what it holds, whatever its folder is called
+    return {"format": FORMAT, **about, "task": train.task, **digests}
 
 
 def ready(settings: Settings, about: dict[str, Any]) -> None:
@@ -132,13 +141,13 @@ def ready(settings: Settings, about: dict[str, Any]) -> None:
         TrainingError: it holds something, and neither --resume nor --overwrite was given, or it is of another run.
     """
     folder, file = settings.folder, settings.folder / ABOUT
-    there = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    there = os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir()))
     if there and not file.is_file():
         raise TrainingError(
             f"-o {folder}: this exists and is no training of headscope, so it stays. Give another name."
         )
     if there and settings.overwrite:
-        shutil.rmtree(folder)
+        remove_training(folder)
     elif there and not settings.resume:
         raise TrainingError(
             f"-o {folder}: there is a training in it. Go on with it: --resume; replace it: --overwrite; "
@@ -147,22 +156,22 @@ def ready(settings: Settings, about: dict[str, Any]) -> None:
     elif there:
         same(file, about)
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    made_folder("-o", folder)
+    write_whole("finetune", file, json.dumps(about, indent=1).encode())
 
 
 def same(file: Path, about: dict[str, Any]) -> None:
     """Raise unless the training in a folder was asked for in the same words."""
     try:
-        was = json.loads(file.read_text(encoding="utf-8"))
+        was = json.loads(read_bounded(file, LARGEST, TrainingError))
     except ValueError:
         was = None
     if not isinstance(was, dict):
-        raise TrainingError(f"{file}: this is damaged. Start again with --overwrite.")
-    other = [name for name in about if was.get(name) != about[name]]
+        raise TrainingError(f"{file}: this is damaged. Give another folder, or remove this one yourself.")
+    other = differences(was, about)
     if other:
         name = other[0]
-        values = f" ({was.get(name)}, now {about[name]})" if "data" not in name else ""
+        values = "" if name in DIGESTS else f" ({was.get(name)}, now {about[name]})"
         raise TrainingError(
             f"--resume: {file.parent} was trained with another {name.replace('_', ' ')}{values}. Give the same as "
             "then, or start again with --overwrite."
@@ -267,9 +276,9 @@ def finish(
     trained.model.save_pretrained(settings.folder)
     trained.base.tokenizer.save_pretrained(settings.folder)
     trained.model.train(False).cpu()
-    (settings.folder / "scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
+    write_whole("finetune", settings.folder / SCORES, json.dumps(scores, indent=1).encode())
     title = f"{trained.base.name} · {settings.data.name}"
     table = write(settings.folder / REPORT, title, trained, held, scores, trainer.state.log_history)
-    table.save(settings.folder / "heads.csv")
+    table.save(settings.folder / TABLE)
     moved = [(int(row["layer"]), int(row["head"]), float(row["moved"])) for row in table]
     return Finetuned(scores, settings.folder / REPORT, moved)

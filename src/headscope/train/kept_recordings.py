@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from headscope.errors import TrainingError
-from headscope.recording.folder.reader import SUFFIX
+from headscope.files.claims import discard
+from headscope.recording.folder.reader import SUFFIX, names_in
 from headscope.recording.recording import Recording, load
 
 # "first and last", every so many looks, or steps.
@@ -53,7 +54,11 @@ class Kept:
                 path: path.name.removeprefix("step-").removesuffix(SUFFIX)
                 for path in self.folder.glob(f"step-*{SUFFIX}")
             }
-            self.found = {int(at): path for path, at in sorted(there.items()) if at.isdecimal() and int(at) <= step}
+            numbered = {int(at): path for path, at in sorted(there.items()) if at.isdecimal()}
+            self.found = {at: path for at, path in numbered.items() if at <= step}
+            # What is to come again would be mixed with what an earlier start kept of it.
+            for path in (path for at, path in numbered.items() if at > step and names_in(path) is not None):
+                discard(path)
         self.looks = len(self.found) if self.keep == ENDS else 0
 
     def add(self, step: int, recording: Recording) -> None:

@@ -1,20 +1,27 @@
-"""The folder of a watch: `heads.jsonl`, a line for each head and look, and `heads.parquet` at the end."""
+"""The folder of a watch: `heads.jsonl`, a line for each head and look, and `heads.parquet` at the end.
+
+`watch.json` says what the rows belong to, so that those of another training are not continued.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import math
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headscope.errors import TrainingError
-from headscope.files.replace_file import write
+from headscope.errors import HeadscopeError, TrainingError
+from headscope.files import system
+from headscope.files.bounded import read_bounded
+from headscope.files.digests import differences
+from headscope.files.replace_file import append, reason, write
 from headscope.look.table import Row
 from headscope.train.head_rows import PLACE, table_of
 
-LINES, PARQUET = "heads.jsonl", "heads.parquet"
+LINES, PARQUET, ABOUT = "heads.jsonl", "heads.parquet", "watch.json"
+LARGEST_ABOUT = 2**20
 
 
 class Log:
@@ -39,30 +46,55 @@ class Log:
                 f"{self.folder / 'heads'}."
             )
 
-    def begin(self, step: int) -> None:
-        """Get ready for a training that stands at a step: rows of later steps go, since they are to come again."""
+    def begin(self, step: int, about: Mapping[str, Any]) -> None:
+        """Get ready for a training that stands at a step: rows of later steps go, since they are to come again.
+
+        Args:
+            about: what the rows belong to.
+
+        Raises:
+            TrainingError: the rows are of something else, or the folder cannot be written.
+        """
         kept = [row for row in self.rows if row["step"] <= step]
         last = kept[-1]["step"] if kept else None
         heads = [sum(row["step"] == at for row in kept) for at in (kept[0]["step"], last)] if kept else [0, 0]
         if heads[1] < heads[0]:
             kept = [row for row in kept if row["step"] != last]
+        if kept:
+            self._compare(about)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.file.touch()
+            system.make_folders(self.folder)
+            append("Watch", self.file, b"")
         except OSError as error:
             raise TrainingError(f"Watch: {self.folder} cannot be written ({error.strerror}); give another.") from error
+        write("Watch", self.folder / ABOUT, json.dumps(about, indent=1).encode())
         if len(kept) < len(self.rows) or self._torn:
             write("Watch", self.file, "".join(map(line, kept)).encode())
         self.rows = kept
 
+    def _compare(self, about: Mapping[str, Any]) -> None:
+        """Raise `TrainingError` unless the rows in the folder are of the same model, probe and selection."""
+        file = self.folder / ABOUT
+        if not file.exists():
+            return
+        try:
+            was = json.loads(read_bounded(file, LARGEST_ABOUT, TrainingError))
+            other = differences(was, about)
+        except (ValueError, AttributeError):
+            raise TrainingError(f"Watch: {file} is damaged; remove it, or give another folder.") from None
+        if other:
+            raise TrainingError(
+                f"Watch: the rows in {self.folder} are of another {' and '.join(other)}; give the same as then, "
+                "start=0 to begin again and replace them, or another folder."
+            )
+
     def add(self, rows: list[Row]) -> None:
         """Append the rows of a look."""
         try:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write("".join(map(line, rows)))
-        except OSError as error:
+            append("Watch", self.file, "".join(map(line, rows)).encode())
+        except (OSError, HeadscopeError) as error:
             raise TrainingError(
-                f"Watch: {self.file} cannot be written ({error.strerror}); the rows up to step "
+                f"Watch: {self.file} cannot be written ({reason(error)}); the rows up to step "
                 f"{self.rows[-1]['step'] if self.rows else 0} are in it."
             ) from error
         self.rows += rows
@@ -70,9 +102,7 @@ class Log:
     def close(self) -> None:
         """Write all rows once more, as Parquet, where pyarrow is installed."""
         if self.rows and importlib.util.find_spec("pyarrow") is not None:
-            half = self.folder / f".{os.getpid()}.{PARQUET}"
-            table_of(self.rows).save(half)
-            half.replace(self.folder / PARQUET)
+            table_of(self.rows).save(self.folder / PARQUET)
 
 
 def line(row: Row) -> str:

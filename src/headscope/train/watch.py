@@ -17,10 +17,11 @@ from headscope.recording.selection import Names, Numbers
 from headscope.recording.session import record
 from headscope.train import board, probe, processes
 from headscope.train.eval_mode import undisturbed
-from headscope.train.head_rows import rows_of, table_of
+from headscope.train.head_rows import LOSS, rows_of, table_of
 from headscope.train.kept_recordings import ENDS, Keep, Kept
 from headscope.train.log import Log
 from headscope.train.probe import Probe, Tokens
+from headscope.train.watch_identity import about
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -108,13 +109,19 @@ class Watch:
         self._loss: Tensor | float | None = None
         self._state = "new"
 
-    def begin(self, step: int | None = None) -> None:
+    def begin(self, step: int | None = None, loss: float | None = None) -> None:
         """Look for the first time, before training, at the step it stands at. Entering the block does it.
 
+        Args:
+            step: where a training that was stopped goes on.
+            loss: the last one before that; that of the last row unless given.
+
         Raises:
-            TrainingError: the folder has rows already, and neither `start` nor a step above 0 was given.
+            TrainingError: the folder has rows already, and neither `start` nor a step above 0 was given; or they are
+                of another model, probe or selection.
         """
         self._open(step)
+        self._loss = self._loss if loss is None else loss
         if self._looked != self.steps:
             self.look()
 
@@ -136,8 +143,9 @@ class Watch:
                     f"{self.log.rows[-1]['step']}. Give start=STEP to go on with it (start=0 begins again and "
                     "replaces them), or another folder."
                 )
-            self.log.begin(self.steps)
+            self.log.begin(self.steps, about(self.model, self.probe, self.layers, self.heads))
             self._rows = self.log.rows
+            self._loss = self._rows[-1].get(LOSS) if self._rows and self._loss is None else self._loss
             if board.is_there():
                 self.board = board.Board(self.log.folder, self.steps, self.images)
         self.kept.begin(self.steps)

@@ -1,0 +1,84 @@
+"""Where results will be written: paths as people write them, checked before the work begins."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from headscope.errors import HeadscopeError
+from headscope.files import system
+from headscope.files.replace_file import destination, reason
+
+
+def path_of(what: str, name: str) -> Path:
+    """A path as a person writes it, `~` included.
+
+    Raises:
+        HeadscopeError: an empty name, one that no file can have, or the home of nobody.
+    """
+    if not name.strip():
+        raise HeadscopeError(f"{what}: the name is empty. Give the name of a file or folder.")
+    try:
+        path = Path(name).expanduser()
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except RuntimeError:
+        raise HeadscopeError(f"{what} {name}: there is no user of that name here. Give the path in full.") from None
+    except ValueError:
+        raise HeadscopeError(f"{what} {name}: a zero byte cannot be in a name. Give another name.") from None
+    except OSError as error:
+        raise HeadscopeError(f"{what} {shown_end(name)}: {reason(error)}. Give another path.") from None
+    return path
+
+
+def shown_end(name: str, longest: int = 120) -> str:
+    """A path, or the end of one that is too long to be read."""
+    return name if len(name) <= longest else "…" + name[-longest:]
+
+
+def check_file(what: str, path: Path) -> Path:
+    """Raise `HeadscopeError` unless a file can be written at a path; gives the path."""
+    try:
+        place = destination(what, path)
+    except OSError as error:
+        raise HeadscopeError(f"{what} {shown_end(str(path))}: {reason(error)}. Give another path.") from None
+    check_inside(what, path, place.path.parent)
+    return path
+
+
+def check_folder(what: str, path: Path) -> Path:
+    """Raise `HeadscopeError` unless a folder can be made, or exchanged for a new one, at a path; gives the path."""
+    if path.absolute().name in ("", "..") or path.resolve() == path.resolve().parent:
+        raise HeadscopeError(f"{what} {path}: this is no name for a new folder. Give one, such as out.")
+    check_inside(what, path, path.absolute().parent)
+    return path
+
+
+def check_inside(what: str, path: Path, folder: Path) -> None:
+    """Raise `HeadscopeError` unless something can be made in a folder."""
+    if not folder.is_dir():
+        raise HeadscopeError(f"{what} {path}: there is no folder {folder}. Make it first, or give another path.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise HeadscopeError(f"{what} {path}: the folder {folder.absolute()} cannot be written. Give another path.")
+
+
+def made_folder(what: str, path: str | os.PathLike[str]) -> Path:
+    """A folder that results go to, made where it is not there yet, with those around it; gives its path.
+
+    Raises:
+        HeadscopeError: it cannot be made or written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as here:
+        ...     made_folder("--to", Path(here) / "a" / "b").is_dir()
+        True
+    """
+    folder = path_of(what, os.fspath(path))
+    try:
+        system.make_folders(folder)
+    except OSError as error:
+        raise HeadscopeError(f"{what} {folder}: the folder cannot be made: {reason(error)}. Give another.") from None
+    check_inside(what, folder, folder)
+    return folder

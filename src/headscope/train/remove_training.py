@@ -1,0 +1,64 @@
+"""Starting again in the folder of a training: what headscope wrote there goes, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from headscope.errors import TrainingError
+from headscope.files import system
+from headscope.files.bounded import read_bounded
+from headscope.files.claims import discard
+from headscope.recording.folder.reader import names_in as names_of_recording
+from headscope.train.checkpoint import names_in as names_of_checkpoint
+
+ABOUT, LARGEST = "finetune.json", 2**20
+# What `save_pretrained` of a model and of a tokenizer writes, and what is written beside it.
+WRITTEN = re.compile(
+    r"finetune\.json|scores\.json|heads\.csv|report\.html"
+    r"|config\.json|generation_config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|training_args\.bin"
+    r"|tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|chat_template\.jinja"
+    r"|vocab\.(txt|json)|merges\.txt|(spiece|sentencepiece|tokenizer)(\.bpe)?\.model|README\.md"
+)
+OF_WATCH = re.compile(r"heads\.jsonl|heads\.parquet|watch\.json|events\.out\.tfevents\..*")
+
+
+def remove_training(folder: Path) -> None:
+    """Remove the files of a training from its folder; those of others stay.
+
+    Raises:
+        TrainingError: the folder has no description of a training that headscope wrote.
+    """
+    try:
+        about = json.loads(read_bounded(folder / ABOUT, LARGEST, TrainingError))
+        proven = isinstance(about, dict) and {"task", "data", "seed"} <= about.keys()
+    except ValueError:
+        proven = False
+    if not proven:
+        raise TrainingError(
+            f"-o {folder}: {ABOUT} in it is not one that headscope wrote, so the folder stays. Give another name."
+        )
+    for path in list(folders_written(folder)):
+        discard(path)
+    for inside, names in ((folder / "heads", OF_WATCH), (folder / "checkpoints", None), (folder, WRITTEN)):
+        if not inside.is_dir() or inside.is_symlink():
+            continue
+        # The description goes last: until then the folder is known for what it is.
+        for path in sorted(inside.iterdir(), key=lambda path: path.name == ABOUT):
+            if names is not None and names.fullmatch(path.name) and not path.is_dir():
+                with suppress(OSError):
+                    system.remove(path)
+        if inside != folder:
+            with suppress(OSError):
+                system.remove_folder(inside)
+
+
+def folders_written(folder: Path) -> Iterator[Path]:
+    """The recordings and checkpoints in the folder of a training, each proven by its own format."""
+    for inside, proof in (("heads", names_of_recording), ("checkpoints", names_of_checkpoint)):
+        if (folder / inside).is_symlink():
+            continue
+        yield from (path for path in (folder / inside).glob("step-*") if proof(path) is not None)
