@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 # Each package and the packages it stands on; what those stand on may be imported too.
 STANDS_ON: dict[str, tuple[str, ...]] = {
-    "errors": (),
     "characters": (),
-    "files": ("errors", "characters"),
+    "errors": ("characters",),
+    "files": ("errors",),
     "shapes": ("errors",),
     "compat": ("errors",),
     "attention": ("shapes", "errors", "compat"),
     "nn": ("attention",),
-    "look": ("attention", "characters", "files"),
+    "look": ("attention", "files"),
     "hf": ("look",),
     "calls": ("hf",),
     "recording": ("calls",),

@@ -18,9 +18,17 @@ HeadscopeError
 Messages say what was given, what was expected, and what to do.
 """
 
+from headscope.characters import printable
+
 
 class HeadscopeError(Exception):
-    """The root of every exception that headscope raises on purpose."""
+    """The root of every exception that headscope raises on purpose.
+
+    Its message may quote labels, names and paths: what could act on a terminal in them is written out.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ShapeError(HeadscopeError, ValueError):

@@ -10,7 +10,8 @@ import pytest
 import typer
 
 from headscope.cli import app
-from headscope.cli.app import described, run
+from headscope.cli.app import run
+from headscope.cli.endings import described
 from headscope.errors import LookError
 
 ROOT = Path(__file__).parents[2]

@@ -85,7 +85,7 @@ def test_a_corpus_is_the_mean_over_its_texts(corpus, capsys, gpt2):
     found = table(capsys.readouterr().out)
     loaded, whole = models.load(gpt2), Totals()
     for text in TEXTS:
-        whole.merge(corpora.totals_of_text(loaded, text))
+        whole.merge(corpora.totals_of_text(loaded, text)[0])
     for row in whole.table():
         mine = found[row["layer"], row["head"]]
         assert mine["entropy"] == pytest.approx(row["entropy"], abs=6e-4)
@@ -116,11 +116,15 @@ def test_a_corpus_goes_on_where_it_was_stopped(corpus, capsys, gpt2, monkeypatch
     assert not kept.exists()
 
 
-def test_progress_of_another_corpus_counts_for_nothing(corpus, gpt2, capsys):
-    kept = corpora.Progress(corpus, "another", 0, 1)
-    kept.keep(3, corpora.totals_of_text(models.load(gpt2), "a"), now=True)
-    assert corpora.Progress(corpus, "tiny", 0, 1).resume()[0] == 0
-    assert corpora.Progress(corpus, "another", 0, 1).resume()[0] == 3
+def test_progress_of_another_run_is_refused(corpus, gpt2, capsys):
+    kept = corpora.Progress(corpus, {"weights": "a", "tokenizer": "t"}, 0, 1)
+    kept.keep(3, corpora.totals_of_text(models.load(gpt2), "a")[0], now=True)
+    with pytest.raises(HeadscopeError, match="progress of a run with another weights. Go on with the same as then"):
+        corpora.Progress(corpus, {"weights": "b", "tokenizer": "t"}, 0, 1).resume()
+    assert corpora.Progress(corpus, {"weights": "a", "tokenizer": "t"}, 0, 1).resume()[0] == 3
+    corpus.write_text(corpus.read_text() + "\n")
+    with pytest.raises(HeadscopeError, match="progress of a run with another corpus"):
+        corpora.Progress(corpus, {"weights": "a", "tokenizer": "t"}, 0, 1).resume()
     kept.path.write_text("{}")
     with pytest.raises(HeadscopeError, match="this holds no progress. Remove it"):
         kept.resume()
@@ -186,10 +190,10 @@ def test_what_the_commands_refuse(capsys, tmp_path, gpt2):
         (["heads", TEXT, "--corpus", str(empty)], "give a text or a recording, or else --corpus"),
         (["heads", "--corpus", str(tmp_path / "none.txt")], "there is no such file"),
         (["heads", "--corpus", str(empty)], "there is no text in it"),
-        (["heads", "--corpus", str(broken)], r"line 2: give a JSON object with a \"text\""),
+        (["heads", "--corpus", str(broken)], r"line 2: give a row or JSON object with a \"text\""),
         (["heads", "--corpus", str(other)], "this is no UTF-8 text"),
         (["heads", "--corpus", str(tmp_path)], "there is no such file"),
-        (["heads", TEXT, "-o", "heads.txt"], "give the name of a .csv or .parquet file"),
+        (["heads", TEXT, "-o", "heads.txt"], "an unknown extension. Give a name that ends with .csv, .parquet"),
         (["heads", TEXT, "-o", "none/heads.csv"], "there is no folder none"),
         (["heads", "a b", "--model", gpt2, "--sort", "height"], "there is no column 'height'"),
         (["ablate", TEXT], "give the heads to switch off with --heads"),
@@ -202,8 +206,8 @@ def test_what_the_commands_refuse(capsys, tmp_path, gpt2):
         (["ablate", TEXT, "--heads", "3.1", "--how", "half"], "how='half'"),
     ):
         refused(capsys, *arguments, match=match)
-    with pytest.raises(HeadscopeError, match=r"--corpus .*: give a .jsonl file"):
-        list(corpora.texts(tmp_path / "texts.csv"))
+    with pytest.raises(HeadscopeError, match=r"--corpus .*: give a .txt file of lines"):
+        list(corpora.texts(tmp_path / "texts.doc"))
 
 
 def test_parquet_needs_pyarrow(capsys, monkeypatch):

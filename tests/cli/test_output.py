@@ -31,7 +31,7 @@ def test_the_ending_says_what_is_written(name, figure):
     [
         ("page", "-o page: no extension. Give a name that ends with .html, .png, .svg, .pdf"),
         ("page.jpeg", "-o page.jpeg: an unknown extension. Give a name that ends with .html"),
-        ("", "no extension. Give a name that ends with"),
+        ("", "the name is empty. Give the name of a file or folder"),
     ],
 )
 def test_an_ending_that_means_nothing(name, says):

@@ -8,7 +8,8 @@ import torch
 import headscope as hs
 from headscope.cli import output as outputs
 from headscope.cli.app import run
-from headscope.cli.reading import is_recording, recorded
+from headscope.cli.reading import recorded
+from headscope.cli.source import is_folder
 from tests.hf import tiny
 from tests.raises import RAISED
 
@@ -115,10 +116,10 @@ def test_opening_what_nothing_opens(both, monkeypatch, capsys):
 
 
 def test_a_text_is_no_recording():
-    assert not is_recording("")
-    assert not is_recording("a\0b")
-    assert not is_recording("x" * 100_000)
-    assert is_recording(".")
+    assert not is_folder("")
+    assert not is_folder("a\0b")
+    assert not is_folder("x" * 100_000)
+    assert is_folder(".")
 
 
 def test_a_folder_that_may_be_replaced(here):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headscope.cli.reading import MODEL, quiet
+from headscope.cli.reading import ENCODING, MODEL, quiet, shown_name
+from headscope.cli.status import say
 from headscope.errors import HeadscopeError, LookError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from headscope.hf.models import Loaded
     from headscope.hf.text import Encoded
+    from headscope.look.axis import Axis
     from headscope.look.table import Table
 
 METRICS = ("logits", "loss", "embedding")
@@ -35,6 +37,7 @@ def ablate(
     ] = None,
     how: Annotated[str, typer.Option(metavar="zero|mean", help="What comes in the place of a head's output.")] = "zero",
     model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=MODEL)] = None,
+    encoding: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODING)] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Switch heads off and print what changes.
@@ -54,7 +57,7 @@ def ablate(
     if metric is not None and metric not in METRICS:
         raise HeadscopeError(f"--metric {metric}: give one of {', '.join(METRICS)}.")
     chosen = [] if heads is None else parse(heads)
-    text = read_text(given)
+    text = read_text(given, encoding)
     quiet()
     with busy(f"loading {model or models.PACKAGED_NAME}"):
         loaded = models.load(model)
@@ -67,7 +70,7 @@ def ablate(
     with busy("running"), hs.ablate(loaded.model, chosen, how):
         after = outcome(loaded, encoded, metric)[1]
     names = ", ".join(f"{layer}.{head}" for layer, head in chosen)
-    report(f"{loaded.name} without {names}", encoded.axis.labels, metric, before, after)
+    report(f"{shown_name(loaded.name)} without {names}", encoded.axis, metric, before, after)
 
 
 def parse(heads: str) -> list[tuple[int, int]]:
@@ -122,18 +125,20 @@ def difference(metric: str, before: Tensor, after: Tensor) -> Tensor:
     return (after - before)[None]
 
 
-def report(title: str, labels: tuple[str, ...], metric: str, before: Tensor, after: Tensor) -> None:
+def report(title: str, axis: Axis, metric: str, before: Tensor, after: Tensor) -> None:
     """Print what changed, the most changed token first."""
+    from headscope.cli.view import placed
+
     moved = difference(metric, before, after)
-    typer.echo(title)
+    say(title)
     if metric == "loss":
-        typer.echo(f"loss {float(before):.4f} → {float(after):.4f} nats per token")
+        say(f"loss {float(before):.4f} → {float(after):.4f} nats per token")
         return
     what = {"embedding": "cosine distance of the embedding", "logits": "KL divergence of the prediction, nats"}[metric]
-    typer.echo(f"{what}: mean {float(moved.mean()):.4f}")
+    say(f"{what}: mean {float(moved.mean()):.4f}")
     for position in moved.argsort(descending=True)[:10].tolist():
-        label = labels[position] if position < len(labels) else str(position)
-        typer.echo(f"  {float(moved[position]):.4f}  {label}")
+        label = placed(axis, position) if position < axis.length else str(position)
+        say(f"  {float(moved[position]):.4f}  {label}")
 
 
 def ranked(loaded: Loaded, encoded: Encoded, metric: str, before: Tensor, how: str) -> Table:

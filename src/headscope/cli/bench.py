@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from headscope.cli.status import say
 from headscope.errors import MissingExtra
 
 HERE = Path(__file__).resolve()
@@ -30,7 +31,7 @@ def bench(
     known = {path.stem: path for path in sorted(folder().glob("*.py")) if path.stem not in PARTS}
     if not name:
         for stem, path in known.items():
-            typer.echo(f"{stem:12} {path.read_text().splitlines()[0].strip(chr(34))}")
+            say(f"{stem:12} {path.read_text().splitlines()[0].strip(chr(34))}")
         return
     if name not in known:
         raise typer.BadParameter(f"there is no benchmark {name!r}; there are {', '.join(known)}")

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from headscope.cli.status import say
+
 
 def compare(
     a: Annotated[str, typer.Argument(metavar="DIR", help="A recording.")],
@@ -21,18 +23,18 @@ def compare(
 
     The recordings are those of `headscope record`, of `recording.save`, or two looks of a training (`hs.Watch`).
     """
-    from pathlib import Path
-
     import headscope as hs
     from headscope.cli import output as outputs
     from headscope.cli.status import busy
+    from headscope.files.places import path_of
 
     target = outputs.choose(output, "compare.html", outputs.PAGE_SUFFIXES)
+    paths = [path_of("compare", name) for name in (a, b)]
     with busy("reading"):
-        recordings = hs.load(a), hs.load(b)
-    names = Path(a).resolve().stem, Path(b).resolve().stem
+        recordings = hs.load(paths[0]), hs.load(paths[1])
+    names = paths[0].resolve().stem, paths[1].resolve().stem
     with busy("writing"):
         path = hs.compare(*recordings, target, names=names)
-    typer.echo(f"page: {path.absolute()}")
+    say(f"page: {path.absolute()}")
     if open_page:
         outputs.launch(path)

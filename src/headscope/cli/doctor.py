@@ -11,6 +11,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from headscope.cli.status import say
+
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 FOR = {
@@ -46,9 +48,9 @@ def doctor(
         ("extras", extras()),
         ("models and tools", tools()),
     ):
-        typer.echo(title)
+        say(title)
         for line in lines:
-            typer.echo(f"  {line.state} {line.name:<12} {line.text}".rstrip())
+            say(f"  {line.state} {line.name:<12} {line.text}".rstrip())
 
 
 def versions() -> Iterator[Line]:

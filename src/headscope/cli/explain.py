@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headscope.cli.status import say
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
@@ -42,13 +43,13 @@ def explain(
         raise HeadscopeError("explain: --causal is about the tokens before one; a memory has none. Leave one out.")
     target = None if output is None else outputs.choose(output, suffixes=(".md", *outputs.FIGURE_SUFFIXES))
     found = explained(batch, tokens, input_dim, embed_dim, heads, kv_heads, memory, causal)
-    typer.echo(str(found))
+    say(str(found))
     if target is not None:
         if outputs.is_figure(target):
             outputs.save_figure(found.figure(), target)
         else:
             write("explain", target, found.markdown().encode())
-        typer.echo(f"\nwritten: {target.absolute()}")
+        say(f"\nwritten: {target.absolute()}")
 
 
 def explained(

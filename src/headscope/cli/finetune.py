@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from headscope.cli.reading import MODEL, quiet
+from headscope.cli.reading import ENCODING, MODEL, quiet
+from headscope.cli.status import say
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
     from headscope.train.finetune import Settings
 
-DATA = "A .csv, .jsonl or .parquet file with a text and a label in each row."
+DATA = "A .csv, .tsv, .jsonl or .parquet file with a text and a label in each row."
 TASK = "One label for each text, or one tag for each word; by the label column unless given."
 DROPOUT = "While training. With 0 the run is the same on any number of processes."
 
@@ -29,6 +29,7 @@ def finetune(
     label_column: Annotated[
         str | None, typer.Option(help="The column of the labels; label, tags, … unless given.")
     ] = None,
+    encoding: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODING)] = None,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="DIR", help="The folder of what comes of it.")
     ] = "finetuned",
@@ -59,13 +60,15 @@ def finetune(
     its last checkpoint with the same command and --resume. Several processes share each step:
     torchrun --nproc-per-node 2 -m headscope finetune …
     """
+    from headscope.files.places import check_folder, path_of
     from headscope.train.finetune import Settings
 
     if resume and overwrite:
         raise HeadscopeError("finetune: --resume goes on and --overwrite starts again. Give one of the two.")
     settings = Settings(
-        Path(data).expanduser(), Path(output).expanduser(), model, task, text_column, label_column,
-        eval_data=None if eval_data is None else Path(eval_data).expanduser(), eval_share=eval_share,
+        path_of("--data", data), check_folder("-o", path_of("-o", output), parents=True), model, task, text_column,
+        label_column, eval_data=None if eval_data is None else path_of("--eval-data", eval_data),
+        encoding=encoding, eval_share=eval_share,
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, max_length=max_length,
         save_every=save_every, dropout=dropout, seed=seed, resume=resume, overwrite=overwrite,
     )  # fmt: skip
@@ -81,17 +84,17 @@ def train(settings: Settings) -> None:
     quiet()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     try:
-        found = run(settings, typer.echo)
+        found = run(settings, say)
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     if found is None:
         return
     scores = found.scores
-    typer.echo(
+    say(
         f"\naccuracy {scores['accuracy']:.4f} (the most frequent label alone: {scores['most_frequent']:.4f}), "
         f"macro-F1 {scores['macro_f1']:.4f}, loss {scores['loss']:.6f}"
     )
     moved = ", ".join(f"{layer}.{head} ({share:.2f})" for layer, head, share in found.moved[:5])
-    typer.echo(f"heads that put most of their attention elsewhere: {moved}")
-    typer.echo(f"model: {settings.folder.absolute()}\nreport: {found.report.absolute()}")
+    say(f"heads that put most of their attention elsewhere: {moved}")
+    say(f"model: {settings.folder.absolute()}\nreport: {found.report.absolute()}")

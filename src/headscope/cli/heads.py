@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headscope.cli.reading import MODEL
+from headscope.cli.reading import ENCODING, MODEL
+from headscope.cli.status import say
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from headscope.look.table import Table
 
 
@@ -21,9 +23,13 @@ def heads(
     ] = None,
     corpus: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help='Many texts: a .jsonl file with "text" in each line, or a .txt of lines.'),
+        typer.Option(
+            metavar="FILE",
+            help='Many texts: a .txt of lines, or a .csv, .tsv, .jsonl or .parquet with a "text" in each row.',
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=MODEL)] = None,
+    encoding: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODING)] = None,
     sort: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Sort by a column; a - before it turns it.")
     ] = None,
@@ -34,38 +40,45 @@ def heads(
 ) -> None:
     """Print a table of all heads: entropy, confidence, previous, self, next, first, special, duplicate, induction.
 
-    With --corpus the means are over all texts. What is done is kept beside FILE in FILE.heads.json every few seconds,
-    so a run that was stopped goes on where it was when it is started again; the file is removed at the end. Under
+    With --corpus the means are over all texts. What is done is kept beside FILE in FILE.heads.json every few seconds
+    (where that cannot be written, in the user's cache), so a run that was stopped goes on where it was when it is
+    started again with the same model, corpus and options; others are refused. The file is removed at the end. Under
     torchrun the processes share the texts, and the first one prints the same table as one process would.
     """
+    from headscope.cli import output as outputs
+    from headscope.files.places import path_of
+
     if (given is None) == (corpus is None):
         raise HeadscopeError("heads: give a text or a recording, or else --corpus FILE.")
-    target = None if output is None else table_path(output)
-    table = of_corpus(Path(str(corpus)), model) if corpus is not None else of_input(str(given), model)
+    target = None if output is None else outputs.choose(output, suffixes=outputs.TABLE_SUFFIXES)
+    if corpus is not None:
+        table = of_corpus(path_of("--corpus", corpus), model, encoding)
+    else:
+        table = of_input(str(given), model, encoding)
     if table is None:
         return
     if sort is not None:
         table = table.sort(sort.removeprefix("-"), descending=sort.startswith("-"))
     show(table)
     if target is not None:
-        typer.echo(f"\ntable: {table.save(target).absolute()}")
+        say(f"\ntable: {table.save(target).absolute()}")
 
 
-def of_input(given: str, model: str | None) -> Table:
+def of_input(given: str, model: str | None, encoding: str | None) -> Table:
     """The heads of one text, or of a recording on disk."""
     from headscope.cli.reading import read
     from headscope.cli.status import busy
 
-    recording = read(given, model)[0]
+    recording = read(given, model, None, encoding)[0]
     with busy("looking"):
         return recording.heads()
 
 
-def of_corpus(path: Path, model: str | None) -> Table | None:
+def of_corpus(path: Path, model: str | None, encoding: str | None) -> Table | None:
     """The heads over all texts of a corpus; None in all processes but the first."""
     from headscope.cli.corpus import accumulate
 
-    return accumulate(path, model)
+    return accumulate(path, model, encoding)
 
 
 def show(table: Table) -> None:
@@ -76,19 +89,4 @@ def show(table: Table) -> None:
     if console.is_terminal:
         console.print(table)
     else:
-        typer.echo(str(table))
-
-
-def table_path(output: str) -> Path:
-    """Where the table goes, checked before the work begins."""
-    path = Path(output).expanduser()
-    if path.suffix not in (".csv", ".parquet"):
-        raise HeadscopeError(f"-o {output}: give the name of a .csv or .parquet file.")
-    if not path.parent.is_dir():
-        raise HeadscopeError(f"-o {output}: there is no folder {path.parent}. Make it first, or give another path.")
-    if path.suffix == ".parquet":
-        import importlib.util
-
-        if importlib.util.find_spec("pyarrow") is None:
-            raise HeadscopeError(f"-o {output}: .parquet needs pyarrow. pip install pyarrow, or give a .csv file.")
-    return path
+        say(str(table))

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from headscope.cli.reading import warn
+from headscope.cli.status import warn
 from headscope.errors import HeadscopeError, MissingExtra
+from headscope.files.places import check_file, check_folder, path_of, with_suffix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE_SUFFIXES = (".html", ".htm")
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
+TABLE_SUFFIXES = (".csv", ".parquet")
 DEFAULT_PAGE = "headscope.html"
 
 # Every page that headscope writes says so near its beginning.
@@ -35,10 +36,10 @@ def choose(
         suffixes: the endings that mean something.
 
     Raises:
-        MissingExtra: a figure, and matplotlib is not installed.
+        MissingExtra: a figure, and matplotlib is not installed; a Parquet file, and pyarrow is not.
         HeadscopeError: the suffix means nothing, the folder cannot be written, or the file is somebody else's.
     """
-    path = Path(default if output is None else output).expanduser()
+    path = path_of("-o", default if output is None else output)
     if path.suffix.lower() not in suffixes:
         known = ", ".join(suffix for suffix in suffixes if suffix != ".htm")
         raise HeadscopeError(
@@ -46,9 +47,11 @@ def choose(
         )
     if is_figure(path) and importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra(f"-o {output}: figures are drawn with matplotlib: pip install 'headscope[plot]'")
+    if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise MissingExtra(f"-o {output}: .parquet needs pyarrow. pip install pyarrow, or give a .csv file.")
     if path.is_dir():
         raise HeadscopeError(f"-o {path}: this is a folder. Give the name of a file in it.")
-    check_parent(path)
+    check_file("-o", path)
     if output is None and path.exists() and not ours(path):
         raise HeadscopeError(
             f"{path} exists and was not written by headscope, so it stays. Name the file to write with -o PAGE.html"
@@ -62,19 +65,14 @@ def folder(output: str, *, overwrite: bool) -> Path:
     Raises:
         HeadscopeError: it is there already and is not to be replaced, or cannot be written.
     """
-    path = Path(output).expanduser()
-    check_parent(path)
-    if path.exists() and not overwrite:
-        raise HeadscopeError(f"-o {path}: this exists already. Give another name, or --overwrite.")
+    from headscope.recording.folder.reader import SUFFIX
+
+    path = path_of("-o", output)
+    check_folder("-o", path)
+    for one in dict.fromkeys((path, with_suffix(path, SUFFIX))):
+        if one.exists() and not overwrite:
+            raise HeadscopeError(f"-o {one}: this exists already. Give another name, or --overwrite.")
     return path
-
-
-def check_parent(path: Path) -> None:
-    """Raise `HeadscopeError` unless something can be written beside a path."""
-    if not path.parent.is_dir():
-        raise HeadscopeError(f"-o {path}: there is no folder {path.parent}. Make it first, or give another path.")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise HeadscopeError(f"-o {path}: the folder {path.parent.absolute()} cannot be written. Give another path.")
 
 
 def save_figure(figure: Figure, target: Path) -> None:

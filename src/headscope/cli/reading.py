@@ -7,10 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from headscope.cli.source import read_text
-from headscope.cli.status import busy, collecting_later
+from headscope.characters import shortened
+from headscope.cli.source import is_folder, kind_of_argument, read_text
+from headscope.cli.status import busy, collecting_later, warn
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
@@ -22,30 +21,47 @@ TITLE = 90
 PAIR = "A second text: the second segment, or what the decoder of an encoder-decoder model reads."
 
 
-def is_recording(given: str) -> bool:
-    """Whether an argument is a folder, which only a recording can be, and not a text or a text file."""
-    try:
-        return bool(given.strip()) and Path(given).is_dir()
-    except (OSError, ValueError):
-        # Longer than the name of any folder, or with a zero byte: it is text.
-        return False
+ENCODING = "Of a file or standard input, such as cp1252; UTF-8, or by its byte order mark, unless given."
 
 
-def read(given: str, model: str | None = None, pair: str | None = None) -> tuple[Recording, str]:
+def title_of(text: str) -> str:
+    """The beginning of a text as a title; a text without spaces is cut within its word.
+
+    Example:
+        >>> title_of("one  two"), len(title_of("a" * 10**6))
+        ('one two', 90)
+    """
+    start = " ".join(text[: 10 * TITLE].split())
+    if len(text) <= 10 * TITLE and len(start) <= TITLE:
+        return start
+    words = textwrap.shorten(start, TITLE, placeholder=" …")
+    return words if len(words) > TITLE // 2 else shortened(start, TITLE)
+
+
+def read(
+    given: str, model: str | None = None, pair: str | None = None, encoding: str | None = None
+) -> tuple[Recording, str]:
     """The recording in a folder, or that of a model which runs on a text; and what it is of, as a title.
 
     Raises:
-        HeadscopeError: a model or a second text for a recording, which has its own; as `read_text` and `recorded`.
+        HeadscopeError: a model, a second text or an encoding for a recording, which has its own; as `read_text` and
+            `recorded`.
     """
-    if not is_recording(given):
-        text, second = read_text(given), None if pair is None else read_text(pair)
-        return recorded(text, second, model), textwrap.shorten(text, TITLE, placeholder=" …")
-    for option, value in (("--model", model), ("--pair", pair)):
+    if not is_folder(given):
+        media = kind_of_argument(given)
+        if media is not None:
+            from headscope.cli.media import recorded_media
+
+            return recorded_media(*media, model, pair), title_of(media[0].name)
+        text, second = read_text(given, encoding), None if pair is None else read_text(pair, encoding)
+        return recorded(text, second, model), title_of(text)
+    for option, value in (("--model", model), ("--pair", pair), ("--encoding", encoding)):
         if value is not None:
             raise HeadscopeError(f"{given} is a recording, which has its model and text in it. Leave out {option}.")
     import headscope as hs
 
-    return hs.load(given), Path(given).resolve().stem
+    path = Path(given).expanduser()
+    return hs.load(path), path.resolve().stem
 
 
 def recorded(text: str, pair: str | None, name: str | None) -> Recording:
@@ -61,7 +77,7 @@ def recorded(text: str, pair: str | None, name: str | None) -> Recording:
         encoded = encode(loaded, text, pair)
         with hs.record(loaded.model) as recording:
             run(loaded, encoded)
-    recording.model = loaded.name
+    recording.model = shown_name(loaded.name)
     recording.tokens(encoded.axis, side=None if encoded.decoder is None else "encoder")
     if encoded.decoder is not None:
         recording.tokens(encoded.decoder, side="decoder")
@@ -78,6 +94,11 @@ def recorded(text: str, pair: str | None, name: str | None) -> Recording:
     return recording
 
 
+def shown_name(name: str) -> str:
+    """The name of a model as a title: of a path only its last part."""
+    return shortened(Path(name).name if len(name) > TITLE else name, TITLE)
+
+
 def quiet() -> None:
     """No progress bars and no notices of transformers between our lines; errors still arrive as exceptions."""
     with suppress(ImportError):  # models.load says what is missing and how to get it
@@ -85,8 +106,3 @@ def quiet() -> None:
 
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def warn(line: str) -> None:
-    """Say a line on stderr and go on."""
-    typer.echo(f"headscope: {line}", err=True)

@@ -6,17 +6,23 @@ from typing import Annotated
 
 import typer
 
-from headscope.cli.reading import MODEL, PAIR, is_recording, read
+from headscope.cli.reading import ENCODING, MODEL, PAIR, read
+from headscope.cli.source import is_folder
+from headscope.cli.status import say
 from headscope.errors import HeadscopeError
 
 
 def record(
-    given: Annotated[str, typer.Argument(metavar="INPUT", help="A text, a text file, or - for standard input.")],
+    given: Annotated[
+        str,
+        typer.Argument(metavar="INPUT", help="A text, a file (a text, a picture, a sound), or - for standard input."),
+    ],
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="DIR", help="The folder to write; named NAME.headscope.")
     ],
     model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=MODEL)] = None,
     pair: Annotated[str | None, typer.Option(metavar="TEXT|FILE", help=PAIR)] = None,
+    encoding: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODING)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the recording in DIR.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -28,10 +34,10 @@ def record(
     from headscope.cli import output as outputs
     from headscope.cli.status import busy
 
-    if is_recording(given):
+    if is_folder(given):
         raise HeadscopeError(f"record: {given} is a folder. Give a text, a text file, or - for standard input.")
     target = outputs.folder(output, overwrite=overwrite)
-    recording = read(given, model, pair)[0]
+    recording = read(given, model, pair, encoding)[0]
     with busy("writing"):
         path = recording.save(target, overwrite=overwrite)
-    typer.echo(f"{recording}\nrecording: {path.absolute()}")
+    say(f"{recording}\nrecording: {path.absolute()}")

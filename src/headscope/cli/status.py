@@ -1,10 +1,24 @@
-"""What is going on, on stderr, while it takes long; nothing where stderr is no terminal."""
+"""What a command says: results on stdout, notes on stderr, and what is going on while it takes long."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import typer
+
+from headscope.characters import printable, sentence
+
+
+def say(text: str) -> None:
+    """Print a result; whatever is quoted in it, nothing of it acts on the terminal."""
+    typer.echo(printable(text))
+
+
+def warn(line: str) -> None:
+    """Say a line on stderr and go on."""
+    typer.echo(f"headscope: {sentence(line)}", err=True)
 
 
 @contextmanager
@@ -19,7 +33,7 @@ def busy(text: str) -> Iterator[None]:
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        progress.add_task(text, total=None)
+        progress.add_task(sentence(text), total=None)
         yield
 
 

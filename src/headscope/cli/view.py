@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headscope.cli.reading import MODEL, PAIR, read
-from headscope.cli.status import busy
+from headscope.characters import shortened, visible
+from headscope.cli.reading import ENCODING, MODEL, PAIR, read
+from headscope.cli.status import busy, say
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from headscope.look.axis import Axis
     from headscope.look.head import Head
     from headscope.recording.recording import Recording
 
@@ -20,10 +22,14 @@ if TYPE_CHECKING:
 def view(
     text: Annotated[
         str,
-        typer.Argument(metavar="TEXT|FILE|-|DIR", help="A text, a text file, - for standard input, or a recording."),
+        typer.Argument(
+            metavar="TEXT|FILE|-|DIR",
+            help="A text, a file (a text, a picture, a sound), - for standard input, or a recording.",
+        ),
     ],
     model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=MODEL)] = None,
     pair: Annotated[str | None, typer.Option(metavar="TEXT|FILE", help=PAIR)] = None,
+    encoding: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODING)] = None,
     layer: Annotated[int | None, typer.Option(metavar="L", min=0, help="The layer to look at, from 0.")] = None,
     head: Annotated[
         int | None, typer.Option(metavar="H", min=0, help="The head of that layer to look at, from 0.")
@@ -56,11 +62,11 @@ def view(
     if head is not None and layer is None:
         raise HeadscopeError(f"--head {head} is given without a layer. Give both: --layer L --head {head}")
     target = outputs.choose(output)
-    recording, title = read(text, model, pair)
+    recording, title = read(text, model, pair, encoding)
     with busy("writing"):
         write(recording, target, layer, head, title)
     show(recording, layer, head)
-    typer.echo(f"\n{'figure' if outputs.is_figure(target) else 'page'}: {target.absolute()}")
+    say(f"\n{'figure' if outputs.is_figure(target) else 'page'}: {target.absolute()}")
     if open_page:
         outputs.launch(target)
 
@@ -82,9 +88,9 @@ def show(recording: Recording, layer: int | None, head: int | None) -> None:
 
     views.show(recording, layer=layer, head=head)
     if layer is not None and head is not None:
-        typer.echo(f"\nstrongest pairs of layer {layer} head {head}, special tokens left out")
+        say(f"\nstrongest pairs of layer {layer} head {head}, special tokens left out")
         for query, key, weight in strongest(recording[layer, head]):
-            typer.echo(f"  {weight:.2f}  {query} → {key}")
+            say(f"  {weight:.2f}  {query} → {key}")
 
 
 def strongest(head: Head, count: int = 8) -> list[tuple[str, str, float]]:
@@ -97,4 +103,17 @@ def strongest(head: Head, count: int = 8) -> list[tuple[str, str, float]]:
         if not head.queries.special[query] and not head.keys.special[key]
     ]
     pairs.sort(key=lambda pair: -pair[0])
-    return [(head.queries.label(query), head.keys.label(key), weight) for weight, query, key in pairs[:count]]
+    return [(placed(head.queries, query), placed(head.keys, key), weight) for weight, query, key in pairs[:count]]
+
+
+def placed(axis: Axis, position: int, longest: int = 40) -> str:
+    """A label as it is read, with its place where others are the same.
+
+    Example:
+        >>> from headscope.look.axis import Axis
+        >>> [placed(Axis.tokens(["a", "b", "a"]), i) for i in range(3)]
+        ['a (0)', 'b', 'a (2)']
+    """
+    label = axis.label(position)
+    shown = shortened(visible(label), longest)
+    return f"{shown} ({position})" if axis.labels.count(label) > 1 else shown

@@ -47,11 +47,18 @@ def check_file(what: str, path: Path) -> Path:
     return path
 
 
-def check_folder(what: str, path: Path) -> Path:
-    """Raise `HeadscopeError` unless a folder can be made, or exchanged for a new one, at a path; gives the path."""
-    if path.absolute().name in ("", "..") or path.resolve() == path.resolve().parent:
+def check_folder(what: str, path: Path, *, parents: bool = False) -> Path:
+    """Raise `HeadscopeError` unless a folder can be made, or exchanged for a new one, at a path; gives the path.
+
+    Args:
+        parents: whether the folders around it are made, too.
+    """
+    if not path.resolve().name:
         raise HeadscopeError(f"{what} {path}: this is no name for a new folder. Give one, such as out.")
-    check_inside(what, path, path.absolute().parent)
+    around = path.absolute().parent
+    while parents and not os.path.lexists(around):
+        around = around.parent
+    check_inside(what, path, around)
     return path
 
 
@@ -61,6 +68,18 @@ def check_inside(what: str, path: Path, folder: Path) -> None:
         raise HeadscopeError(f"{what} {path}: there is no folder {folder}. Make it first, or give another path.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise HeadscopeError(f"{what} {path}: the folder {folder.absolute()} cannot be written. Give another path.")
+
+
+def with_suffix(path: Path, suffix: str) -> Path:
+    """A path whose name ends with a suffix: itself, or the name with the suffix; `.` and `..` by their real names.
+
+    Example:
+        >>> with_suffix(Path("a/b"), ".headscope"), with_suffix(Path("/"), ".headscope")
+        (PosixPath('a/b.headscope'), PosixPath('/'))
+    """
+    if path.name in ("", ".."):
+        path = path.resolve()
+    return path if path.name.endswith(suffix) or not path.name else path.with_name(path.name + suffix)
 
 
 def made_folder(what: str, path: str | os.PathLike[str]) -> Path:

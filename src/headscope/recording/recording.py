@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from headscope.characters import sentence
 from headscope.errors import LookError, RecordingError
 from headscope.look.axis import Axis
 from headscope.look.findings import Patterns, patterns
@@ -52,7 +53,7 @@ class Recording:
     def __repr__(self) -> str:
         heads = sum(len(layer.head_numbers) for layer in self.layers)
         part = "" if self.rank is None else f", {self.rank}"
-        return f"Recording({self.model or 'a model'}: {len(self.layers)} layers, {heads} heads{part})"
+        return f"Recording({sentence(self.model) or 'a model'}: {len(self.layers)} layers, {heads} heads{part})"
 
     def __getitem__(self, which: tuple[int, int] | tuple[int, int, int]) -> Head:
         number, head, item = (*which, 0) if len(which) == 2 else which

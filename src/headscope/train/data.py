@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from headscope.errors import MissingExtra, TrainingError
+from headscope.errors import TrainingError
+from headscope.files.digests import digest_of_file
+from headscope.files.rows import SUFFIXES, Row, rows
 
 Task = Literal["classify", "tag"]
-Row = dict[str, Any]
 
-SUFFIXES = (".csv", ".jsonl", ".parquet")
 # The columns that are meant when none are named, in this order.
 TEXT_COLUMNS = ("text", "sentence", "words", "tokens")
 LABEL_COLUMNS = ("label", "labels", "tags", "ner_tags", "class")
-# What files of other formats begin with.
-MAGIC = {
-    b"PAR1": "a Parquet file",
-    b"PK\x03\x04": "a zip archive, such as a spreadsheet",
-    b"\x1f\x8b": "a gzip archive",
-    b"%PDF": "a PDF",
-    b"\xd0\xcf\x11\xe0": "an old spreadsheet",
-}
 
 
 @dataclass(frozen=True)
@@ -67,17 +56,24 @@ def is_whole(text: str) -> bool:
     return text.lstrip("-").isdecimal()
 
 
-def read(path: Path, task: Task | None = None, text: str | None = None, label: str | None = None) -> Examples:
-    """Read examples from a .csv, .jsonl or .parquet file.
+def read(
+    path: Path,
+    task: Task | None = None,
+    text: str | None = None,
+    label: str | None = None,
+    encoding: str | None = None,
+) -> Examples:
+    """Read examples from a .csv, .tsv, .jsonl or .parquet file.
 
     Args:
         task: "classify" has one label for each text, "tag" one for each word; by the label column unless given: lists
             are tags. In a .csv words and tags stand in one cell each, with spaces between them.
         text, label: the names of the columns; the usual ones unless given.
+        encoding: of the characters; UTF-8, or what a byte order mark says, unless given.
 
     Raises:
-        TrainingError: no such file, another format, no UTF-8, no such column, no row with both, or words and tags that
-            do not match.
+        TrainingError: no such file, another format or encoding, no such column, no row with both, or words and
+            tags that do not match.
         MissingExtra: a .parquet file, and pyarrow is not installed.
 
     Example:
@@ -89,26 +85,15 @@ def read(path: Path, task: Task | None = None, text: str | None = None, label: s
         ['no', 'yes']
     """
     if not path.is_file():
-        raise TrainingError(f"--data {path}: there is no such file. Give a .csv, .jsonl or .parquet file.")
-    if path.suffix not in SUFFIXES:
-        raise TrainingError(f"--data {path}: {path.suffix or 'no extension'} is not read. Give {', '.join(SUFFIXES)}.")
-    with path.open("rb") as file:
-        head = file.read(8)
-        digest = hashlib.sha256(head + file.read()).hexdigest()
-    found = next((what for magic, what in MAGIC.items() if head.startswith(magic)), None)
-    if (path.suffix == ".parquet") != (found == "a Parquet file"):
-        given = found or "something else"
-        raise TrainingError(f"--data {path}: by its first bytes this is {given}, not what {path.suffix} says.")
-    if found and path.suffix != ".parquet":
-        raise TrainingError(f"--data {path}: this is {found}. Save it as .csv, .jsonl or .parquet first.")
-    rows = list({".csv": rows_of_csv, ".jsonl": rows_of_jsonl, ".parquet": rows_of_parquet}[path.suffix](path))
-    if not rows:
+        raise TrainingError(f"--data {path}: there is no such file. Give a {', '.join(SUFFIXES)} file.")
+    numbered = list(rows(path, encoding, lambda problem: TrainingError(f"--data {path}{problem}")))
+    if not numbered:
         raise TrainingError(f"--data {path}: there are no rows in it. Give texts with labels.")
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(dict.fromkeys(name for _, row in numbered for name in row))
     text, label = column(path, names, text, "text", TEXT_COLUMNS), column(path, names, label, "label", LABEL_COLUMNS)
     if task is None:
-        task = "tag" if any(isinstance(row.get(label), list) for row in rows) else "classify"
-    return replace(examples(path, rows, task, text, label), digest=digest)
+        task = "tag" if any(isinstance(row.get(label), list) for _, row in numbered) else "classify"
+    return replace(examples(path, numbered, task, text, label), digest=digest_of_file(path))
 
 
 def column(path: Path, names: list[str], given: str | None, what: str, usual: tuple[str, ...]) -> str:
@@ -122,69 +107,13 @@ def column(path: Path, names: list[str], given: str | None, what: str, usual: tu
     return found
 
 
-def rows_of_csv(path: Path) -> Iterator[Row]:
-    """The rows of a .csv file with a header."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file, strict=True):
-                yield {name: value for name, value in row.items() if name is not None}
-    except UnicodeDecodeError as error:
-        raise TrainingError(
-            f"--data {path}: this is no UTF-8 text ({at(error)}). Convert it: iconv -t UTF-8."
-        ) from None
-    except csv.Error as error:
-        raise TrainingError(f"--data {path}: this cannot be read as comma-separated values: {error}.") from None
-
-
-def rows_of_jsonl(path: Path) -> Iterator[Row]:
-    """The rows of a .jsonl file: one JSON object in each line."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield row_of_line(path, number, line)
-    except UnicodeDecodeError as error:
-        raise TrainingError(
-            f"--data {path}: this is no UTF-8 text ({at(error)}). Convert it: iconv -t UTF-8."
-        ) from None
-
-
-def row_of_line(path: Path, number: int, line: str) -> Row:
-    """The JSON object in a line."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        row = None
-    if not isinstance(row, dict):
-        raise TrainingError(f"--data {path}, line {number}: this is no JSON object. Give one in each line of a .jsonl.")
-    return row
-
-
-def at(error: UnicodeDecodeError) -> str:
-    """Which byte it was."""
-    return f"byte {error.start} is {error.object[error.start]:#04x}"
-
-
-def rows_of_parquet(path: Path) -> Iterator[Row]:
-    """The rows of a Parquet file."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtra(f"--data {path}: .parquet needs pyarrow. pip install pyarrow, or give a .jsonl.") from None
-    try:
-        yield from pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise TrainingError(f"--data {path}: this Parquet file is damaged ({str(error).splitlines()[0]}).") from None
-
-
-def examples(path: Path, rows: list[Row], task: Task, text: str, label: str) -> Examples:
+def examples(path: Path, numbered: list[tuple[int, Row]], task: Task, text: str, label: str) -> Examples:
     """The rows that have both, as examples; the others are counted."""
     texts: list[Any] = []
     labels: list[Any] = []
     words: str | list[str]
     tags: str | list[str]
-    for number, row in enumerate(rows, 1):
+    for number, row in numbered:
         given, said = row.get(text), row.get(label)
         if task == "tag":
             words, tags = listed(given), listed(said)
@@ -192,7 +121,7 @@ def examples(path: Path, rows: list[Row], task: Task, text: str, label: str) -> 
                 continue
             if len(words) != len(tags):
                 raise TrainingError(
-                    f"--data {path}, row {number}: {len(words)} words in {text!r} and {len(tags)} tags in {label!r}. "
+                    f"--data {path}, line {number}: {len(words)} words in {text!r} and {len(tags)} tags in {label!r}. "
                     "Give one tag for each word."
                 )
         else:
@@ -202,15 +131,17 @@ def examples(path: Path, rows: list[Row], task: Task, text: str, label: str) -> 
         texts.append(words)
         labels.append(tags)
     if not texts:
-        raise TrainingError(f"--data {path}: all {len(rows)} rows lack {text!r} or {label!r}. Give texts with labels.")
-    return Examples(task, texts, labels, len(rows) - len(texts))
+        raise TrainingError(
+            f"--data {path}: all {len(numbered)} rows lack {text!r} or {label!r}. Give texts with labels."
+        )
+    return Examples(task, texts, labels, len(numbered) - len(texts))
 
 
 def one(path: Path, number: int, name: str, value: object) -> str:
     """A cell as one text, empty where there is nothing in it."""
     if isinstance(value, list | dict):
         raise TrainingError(
-            f"--data {path}, row {number}: {name!r} holds a list. One tag for each word is --task tag; "
+            f"--data {path}, line {number}: {name!r} holds a list. One tag for each word is --task tag; "
             "else give one text."
         )
     if isinstance(value, float) and value == int(value if value == value and abs(value) != float("inf") else 0):

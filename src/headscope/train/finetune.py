@@ -40,6 +40,7 @@ class Settings:
 
     Attributes:
         model: a folder or a name on the Hub; None for the packaged model.
+        encoding: of the characters of the data; UTF-8, or by its byte order mark, unless given.
         eval_data: a file of its own to evaluate with; else a share of the data.
         batch_size: examples in one step, over all processes together.
         max_length: texts are cut at so many tokens; by what the model takes unless given.
@@ -54,6 +55,7 @@ class Settings:
     text_column: str | None = None
     label_column: str | None = None
     eval_data: Path | None = None
+    encoding: str | None = None
     eval_share: float = 0.2
     epochs: int = 3
     batch_size: int = 32
@@ -115,7 +117,7 @@ def finetune(settings: Settings, say: Callable[[str], None] = lambda line: None)
 
 def read(settings: Settings) -> tuple[Examples, Examples]:
     """The examples to train with and those to evaluate with."""
-    columns = settings.text_column, settings.label_column
+    columns = settings.text_column, settings.label_column, settings.encoding
     whole = data.read(settings.data, settings.task, *columns)
     if settings.eval_data is None:
         return data.split(whole, settings.eval_share, settings.seed)

@@ -18,6 +18,7 @@ from headscope.attention.masks.runs import Runs
 from headscope.errors import RecordingError
 from headscope.files.bounded import plain, read_bounded
 from headscope.files.digests import digest_of_file
+from headscope.files.places import shown_end, with_suffix
 from headscope.files.replace_file import reason
 from headscope.files.replace_folder import found
 from headscope.look.axis import Axis
@@ -161,9 +162,11 @@ def load(path: Path) -> tuple[list[Layer], str, Rank | None]:
 
     A folder that is replaced while it is read is read again.
     """
-    beside = path.with_name(path.name + SUFFIX)
-    if not (found(path) / form.NAME).exists() and found(beside).is_dir():
-        path = beside
+    try:
+        if not (found(path) / form.NAME).exists() and found(with_suffix(path, SUFFIX)).is_dir():
+            path = with_suffix(path, SUFFIX)
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"{shown_end(str(path))}: {reason(error)}; give the folder of a recording.") from None
     for _ in range(TRIES):
         here = found(path)
         before = identity(here)
@@ -202,7 +205,7 @@ def read_json(file: Path) -> bytes:
 
 def parts_in(path: Path) -> list[Path]:
     """The folders that several processes saved inside of this one; none where it is a recording itself."""
-    beside = path.with_name(path.name + SUFFIX)
+    beside = with_suffix(path, SUFFIX)
     if (path / form.NAME).exists() or (beside / form.NAME).exists() or not path.is_dir():
         return []
     found = sorted(path.glob(rank_name(0).replace("0" * 5, "[0-9]" * 5)))

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from headscope.errors import RecordingError
+from headscope.files import system
+from headscope.files.places import with_suffix
 from headscope.files.replace_folder import Folder
 from headscope.files.tensors_file import write_tensors
 from headscope.look.axis import Axis
@@ -26,7 +28,9 @@ class Writer:
     """Writes a recording, layer by layer, beside its place, and moves it there when it is complete."""
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
-        self.path = path if path.name.endswith(SUFFIX) else path.with_name(path.name + SUFFIX)
+        self.path = with_suffix(path, SUFFIX)
+        if not self.path.name:
+            raise RecordingError(f"{path}: this is no name for a new folder; give one, such as out{SUFFIX}.")
         self.axes: dict[Axis, int] = {}
         self.entries: list[form.LayerEntry] = []
         self.folder = Folder(self.path, names_in, overwrite=overwrite, fail=RecordingError)
@@ -98,13 +102,13 @@ def place_of(path: Path, rank: Rank | None) -> Path:
     if rank is None:
         return path
     # Whoever loads the name would get the whole one, and not what is written now.
-    for one in (path, path.with_name(path.name + SUFFIX)):
+    for one in (path, with_suffix(path, SUFFIX)):
         if os.path.lexists(one / form.NAME):
             raise RecordingError(
                 f"{one}: is a whole recording, and {rank} has only a part to save; give another name, or remove it."
             )
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        system.make_folders(path)
     except OSError as error:
         raise RecordingError(f"{path}: the folder of the ranks cannot be made: {error.strerror}.") from error
     return path / rank_name(rank.number)
