@@ -74,7 +74,7 @@ def test_a_folder(tmp_path):
 
 def test_a_file_that_is_no_text(tmp_path):
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n")
-    with pytest.raises(HeadscopeError, match=r"picture.png is no UTF-8 text \(byte 0 is 0x89\)"):
+    with pytest.raises(HeadscopeError, match=r"picture.png is a picture \(PNG\), not a text. Give it with a --model"):
         read_text(str(tmp_path / "picture.png"))
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headscope.cli.reading import ENCODING, MODEL, quiet, shown_name
+from headscope.cli.loading import quiet, shown_name
+from headscope.cli.reading import ENCODING, MODEL
 from headscope.cli.status import say
 from headscope.errors import HeadscopeError, LookError
 

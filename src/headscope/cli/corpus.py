@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headscope.cli.loading import quiet
 from headscope.cli.progress_file import Progress
-from headscope.cli.reading import quiet
 from headscope.cli.status import warn
 from headscope.errors import HeadscopeError
 from headscope.files.encodings import lines

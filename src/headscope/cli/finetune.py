@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from headscope.cli.reading import ENCODING, MODEL, quiet
+from headscope.cli.loading import quiet
+from headscope.cli.reading import ENCODING, MODEL
 from headscope.cli.status import say
 from headscope.errors import HeadscopeError
 

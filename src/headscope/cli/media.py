@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headscope.cli.loading import quiet, shown_name
 from headscope.cli.status import busy, collecting_later
 from headscope.errors import HeadscopeError
 from headscope.files.first_bytes import Kind
@@ -26,7 +27,6 @@ def recorded_media(path: Path, kind: Kind, name: str | None, pair: str | None) -
     if pair is not None:
         raise HeadscopeError(f"{path} is {kind.name}; a second text beside it is not read. Leave out --pair.")
     import headscope as hs
-    from headscope.cli.reading import quiet, shown_name
     from headscope.hf import models
     from headscope.hf.media import media_inputs
     from headscope.hf.text import run_inputs

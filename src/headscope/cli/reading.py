@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headscope.characters import shortened
+from headscope.cli.loading import quiet, shown_name
 from headscope.cli.source import is_folder, kind_of_argument, read_text
 from headscope.cli.status import busy, collecting_later, warn
 from headscope.errors import HeadscopeError
@@ -92,17 +92,3 @@ def recorded(text: str, pair: str | None, name: str | None) -> Recording:
             f"({loaded.absent[0]}, ...): what you see is not the trained model."
         )
     return recording
-
-
-def shown_name(name: str) -> str:
-    """The name of a model as a title: of a path only its last part."""
-    return shortened(Path(name).name if len(name) > TITLE else name, TITLE)
-
-
-def quiet() -> None:
-    """No progress bars and no notices of transformers between our lines; errors still arrive as exceptions."""
-    with suppress(ImportError):  # models.load says what is missing and how to get it
-        from transformers.utils import logging
-
-        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]

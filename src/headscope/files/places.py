@@ -21,8 +21,8 @@ def path_of(what: str, name: str) -> Path:
     try:
         path = Path(name).expanduser()
         os.lstat(path)
-    except FileNotFoundError:
-        pass
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # whether there is a folder for it is asked by whoever writes
     except RuntimeError:
         raise HeadscopeError(f"{what} {name}: there is no user of that name here. Give the path in full.") from None
     except ValueError:
@@ -39,6 +39,8 @@ def shown_end(name: str, longest: int = 120) -> str:
 
 def check_file(what: str, path: Path) -> Path:
     """Raise `HeadscopeError` unless a file can be written at a path; gives the path."""
+    if not path.is_symlink():
+        check_inside(what, path, path.parent)
     try:
         place = destination(what, path)
     except OSError as error:
@@ -55,7 +57,7 @@ def check_folder(what: str, path: Path, *, parents: bool = False) -> Path:
     """
     if not path.resolve().name:
         raise HeadscopeError(f"{what} {path}: this is no name for a new folder. Give one, such as out.")
-    around = path.absolute().parent
+    around = path.parent if path.name else path.resolve().parent
     while parents and not os.path.lexists(around):
         around = around.parent
     check_inside(what, path, around)

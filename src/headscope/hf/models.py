@@ -172,10 +172,10 @@ def _read(transformers: ModuleType, source: str, name: str, *, local: bool) -> L
     """Model and tokenizer from a folder, the Hub's cache or, unless `local`, the Hub."""
     options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
     try:
-        tokenizer, processor = _readers(transformers, source, options)
         model, report = transformers.AutoModel.from_pretrained(
             source, attn_implementation="sdpa", output_loading_info=True, **options
         )
+        tokenizer, processor = _readers(transformers, source, model.main_input_name, options)
     except Exception as error:  # foreign files and foreign code: everything can happen
         raise ModelError(
             f"model {name!r} cannot be loaded: {first_line(error)} "
@@ -185,17 +185,18 @@ def _read(transformers: ModuleType, source: str, name: str, *, local: bool) -> L
     return Loaded(name, model.eval(), tokenizer, tuple(absent), processor)
 
 
-def _readers(transformers: ModuleType, source: str, options: dict[str, Any]) -> tuple[Any, Any]:
-    """What makes the inputs of a model: its tokenizer, or where it has none the processor of pictures or sounds."""
-    try:
-        return transformers.AutoTokenizer.from_pretrained(source, **options), None
-    except Exception as no_tokenizer:  # foreign files and foreign code: everything can happen
-        for kind in ("AutoImageProcessor", "AutoFeatureExtractor"):
-            try:
-                return None, getattr(transformers, kind).from_pretrained(source, **options)
-            except Exception:  # noqa: BLE001, S112
-                continue
-        raise no_tokenizer from None
+def _readers(transformers: ModuleType, source: str, reads: str, options: dict[str, Any]) -> tuple[Any, Any]:
+    """The tokenizer of a model that reads text; of another its processor of pictures or sounds."""
+    kinds = ["AutoTokenizer"] if reads == "input_ids" else ["AutoImageProcessor", "AutoFeatureExtractor"]
+    failed: list[Exception] = []
+    for kind in kinds:
+        try:
+            found = getattr(transformers, kind).from_pretrained(source, **options)
+        except Exception as error:  # noqa: BLE001 (foreign code)
+            failed.append(error)
+        else:
+            return (found, None) if reads == "input_ids" else (None, found)
+    raise failed[0]
 
 
 def first_line(error: BaseException, longest: int = 240) -> str:

@@ -91,7 +91,7 @@ def run_inputs(loaded: Loaded, inputs: dict[str, Tensor], what: str) -> None:
         if _raised_by(error).startswith("headscope."):
             raise
         raise ModelError(
-            f"model {loaded.name!r} fails on this {what}: {first_line(error)} Give a model that runs on a {what} alone."
+            f"model {loaded.name!r} fails on this {what}: {first_line(error)} Give a model that runs on {what} alone."
         ) from error
 
 
