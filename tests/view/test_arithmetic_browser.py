@@ -60,12 +60,14 @@ def agree(x: Recording, found: dict[tuple[int, int, int], torch.Tensor], toleran
         torch.testing.assert_close(weights.clamp(min=0).double(), one.weights().double(), atol=tolerance, rtol=0)
 
 
-def test_plain_masked_grouped_and_cross(weights_of):
+# With three numbers in a query q and k travel, with seven the scores.
+@pytest.mark.parametrize("d", [3, 7])
+def test_plain_masked_grouped_and_cross(weights_of, d):
     x = Recording(
         [
-            layer(b=2, h=6, g=2, q=11, k=11, mask=empty_rows(2, 11), seed=1),
-            layer(b=2, h=3, g=3, q=5, k=13, kind="cross", seed=2),
-            layer(b=2, h=2, g=1, q=11, k=11, mask=documents([[4, 7], [6, 5]]), seed=3),
+            layer(b=2, h=6, g=2, q=11, k=11, mask=empty_rows(2, 11), seed=1, d=d),
+            layer(b=2, h=3, g=3, q=5, k=13, kind="cross", seed=2, d=d),
+            layer(b=2, h=2, g=1, q=11, k=11, mask=documents([[4, 7], [6, 5]]), seed=3, d=d),
         ]
     )
     agree(x, weights_of(x))
@@ -77,16 +79,19 @@ def test_many_runs_in_each_row(weights_of):
     agree(x, weights_of(x))
 
 
-def test_softcap_sinks_and_biases(weights_of):
+@pytest.mark.parametrize("d", [3, 7])
+def test_softcap_sinks_and_biases(weights_of, d):
     random = torch.Generator().manual_seed(7)
     x = Recording(
         [
-            layer(softcap=2.0, seed=1),
-            layer(sinks=torch.tensor([0.5, -float("inf"), 3.0]), mask=empty_rows(1, 11), seed=2),
-            layer(bias=dense_bias(torch.randn(1, 3, 11, 11, generator=random)), seed=3),
-            layer(bias=dense_bias(torch.randn(1, 1, 1, 11, generator=random)), seed=4),
-            layer(bias=alibi(3), mask=empty_rows(1, 11), seed=5),
-            layer(bias=dense_bias(torch.zeros(11, 11).masked_fill(torch.rand(11, 11) > 0.5, -float("inf"))), seed=6),
+            layer(softcap=2.0, seed=1, d=d),
+            layer(sinks=torch.tensor([0.5, -float("inf"), 3.0]), mask=empty_rows(1, 11), seed=2, d=d),
+            layer(bias=dense_bias(torch.randn(1, 3, 11, 11, generator=random)), seed=3, d=d),
+            layer(bias=dense_bias(torch.randn(1, 1, 1, 11, generator=random)), seed=4, d=d),
+            layer(bias=alibi(3), mask=empty_rows(1, 11), seed=5, d=d),
+            layer(
+                bias=dense_bias(torch.zeros(11, 11).masked_fill(torch.rand(11, 11) > 0.5, -float("inf"))), seed=6, d=d
+            ),
         ]
     )
     agree(x, weights_of(x))

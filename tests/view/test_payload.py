@@ -38,7 +38,7 @@ def test_q_and_k_come_back_from_their_chunk():
 
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
 def test_sixteen_bits_never_overflow(size):
-    one = layer(q=5, k=7)
+    one = layer(q=23, k=29, size=0.7)
     one.q, one.k = one.q * size, one.k / size
     content = made(Recording([one]))
     assert np.isfinite(decoded(content.chunks[0], "<f2")).all()
@@ -46,7 +46,7 @@ def test_sixteen_bits_never_overflow(size):
 
 
 def test_runs_biases_and_axes_that_are_the_same_travel_once():
-    x = recording(layers=5, mask=causal(), bias=alibi(3))
+    x = recording(layers=5, d=3, mask=causal(), bias=alibi(3))
     content = made(x)
     assert len(content.data["runs"]) == len(content.data["biases"]) == len(content.data["axes"]) == 1
     assert [entry["runs"] for entry in content.data["layers"]] == [0] * 5
@@ -57,8 +57,30 @@ def test_runs_biases_and_axes_that_are_the_same_travel_once():
 
 def test_a_dense_bias_travels_in_sixteen_bits_and_in_thirty_two_where_it_must():
     small, large = torch.randn(1, 3, 11, 11), torch.randn(1, 3, 11, 11) * 3 + 4000.0
-    assert made(Recording([layer(bias=dense_bias(small))])).data["biases"][0]["bits"] == 16
-    assert made(Recording([layer(bias=dense_bias(large))])).data["biases"][0]["bits"] == 32
+    assert made(Recording([layer(d=3, bias=dense_bias(small))])).data["biases"][0]["bits"] == 16
+    assert made(Recording([layer(d=3, bias=dense_bias(large))])).data["biases"][0]["bits"] == 32
+
+
+def test_the_scores_of_a_short_text_travel_instead_of_more_numbers_in_q_and_k():
+    one = layer(q=5, k=11, d=32, mask=causal(), bias=alibi(3), softcap=5.0)
+    content = made(Recording([one]))
+    entry = content.data["layers"][0]
+    assert (entry["form"], entry["bias"], entry["softcap"]) == ("scores", None, None)
+    scores = torch.tensor(decoded(content.chunks[0], "<f2").astype(np.float64)).view(3, 5, 11)
+    for head in range(3):
+        exact = one.head(head).weights().double()
+        found = scores[head].masked_fill(exact == 0, -torch.inf).softmax(-1)
+        torch.testing.assert_close(found, exact, atol=3e-4, rtol=0)
+    assert made(Recording([layer(q=11, k=11, d=3)])).data["layers"][0]["form"] == "q and k"
+
+
+def test_the_lengths_of_values_travel_where_there_are_values():
+    one = layer(b=2, h=6, g=2, q=5, k=7)
+    one.v = torch.randn(2, 2, 7, 3)
+    content = made(Recording([one]))
+    found = decoded(content.data["layers"][0]["lengths"], "<f2").reshape(2, 2, 7)
+    np.testing.assert_allclose(found, one.v.norm(dim=-1).numpy(), rtol=1e-3)
+    assert made(Recording([layer()])).data["layers"][0]["lengths"] is None
 
 
 def test_heads_that_need_thirty_two_bits_get_them_and_the_others_do_not():

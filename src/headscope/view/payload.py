@@ -51,7 +51,7 @@ class Payload:
 
     Attributes:
         data: plain values, ready for JSON.
-        chunks: the numbers of q and k for every layer and item, in base64.
+        chunks: the numbers of q and k, or the scores, for every layer and item, in base64.
         error: the largest measured difference between the page's weights and the exact ones.
     """
 
@@ -86,7 +86,8 @@ def payload(subject: Subject, start: Start, *, title: str = "", model: str = "")
                 "keys": [axes.place(axis, axis_entry(axis)) for axis in layer.keys],
                 "runs": None if layer.runs is None else shared(runs, runs_entry(layer.runs, layer.k.shape[2])),
                 "bias": None if numbers.bias is None else shared(biases, bias_entry(numbers.bias)),
-                "softcap": layer.softcap,
+                "form": "scores" if numbers.k is None else "q and k",
+                "softcap": None if numbers.k is None else layer.softcap,
                 "sinks": None if layer.sinks is None else layer.sinks.detach().double().clamp(-1e300, 1e300).tolist(),
                 "wide": numbers.wide.tolist(),
                 "factors": numbers.factors.tolist(),
@@ -114,11 +115,12 @@ def payload(subject: Subject, start: Start, *, title: str = "", model: str = "")
 
 
 def chunk(numbers: Packed, item: int) -> str:
-    """The numbers of one layer and item: group by group, the queries of its heads and then its keys."""
+    """The numbers of one layer and item: group by group, the queries (or scores) of its heads and then its keys."""
     parts = []
     groups = numbers.q[item].chunk(len(numbers.wide))
-    for queries, keys, wide in zip(groups, numbers.k[item], numbers.wide, strict=True):
-        parts += [x if wide else x.half() for x in (queries, keys)]
+    for group, (queries, wide) in enumerate(zip(groups, numbers.wide, strict=True)):
+        both = (queries,) if numbers.k is None else (queries, numbers.k[item, group])
+        parts += [x if wide else x.half() for x in both]
     return encoded(*parts)
 
 

@@ -4,6 +4,9 @@ Three things keep sixteen bits enough. The largest number of a head is brought n
 overflows and nothing small is lost. The mean key is taken off every key where that changes no weight (a softmax does
 not see what all scores of a row share), since models with large key biases have most of their numbers there. And the
 weights are computed from the sixteen bits and compared; heads that miss the tolerance travel in thirty-two.
+
+Where a head has fewer scores than numbers in q and k (a short text), its scores travel instead, each row below its
+largest: the error of a weight p is then about p |log p| 2**-12, whatever the head.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from headscope.recording.recording import Layer
 TOLERANCE = 7e-4
 # How many weights of a layer are compared at most, spread evenly over the queries.
 COMPARED = 2**19
+# The lowest score that travels: its weight is 0, and float16 holds it.
+LOWEST = 6e4
 # Two to this power is above every number of a head; float16 ends just below 2**16.
 TOP = 14
 
@@ -32,7 +37,8 @@ class Packed:
 
     Shapes:
         q `(b, h, q, d)` and k `(b, g, k, d)` in float32, of which the groups that are not wide fit float16 exactly;
-        factors `(b, h)`; wide `(g,)`; bias as it was, in float16 or float32.
+        factors `(b, h)`; wide `(g,)`; bias as it was, in float16 or float32. Where k is None, q holds the scores,
+        `(b, h, q, k)`, with softcap and bias in them.
 
     Attributes:
         wide: the groups of heads that need thirty-two bits.
@@ -40,7 +46,7 @@ class Packed:
     """
 
     q: Tensor
-    k: Tensor
+    k: Tensor | None
     factors: Float[Tensor, "b h"]
     wide: Bool[Tensor, " g"]
     bias: Tensor | None
@@ -49,6 +55,8 @@ class Packed:
 
 def packed(layer: Layer) -> Packed:
     """q, k and the bias of a layer in sixteen bits, but for those heads where sixteen are too few."""
+    if fewer_scores(layer):
+        return scored(layer)
     q, k = layer.q.detach().cpu().double(), layer.k.detach().cpu().double()
     if layer.softcap is None and layer.sinks is None:
         k = k - k.mean(2, keepdim=True).nan_to_num(0.0, 0.0, 0.0)
@@ -70,6 +78,35 @@ def packed(layer: Layer) -> Packed:
             wide = wide | missed
         else:
             return Packed(near_q.float(), near_k.float(), factors, wide, bias, float(errors.max()))
+
+
+def fewer_scores(layer: Layer) -> bool:
+    """Whether the scores of the layer's heads are fewer numbers than their q and k."""
+    heads, queries, keys = layer.heads, layer.q.shape[2], layer.k.shape[2]
+    return heads * queries * keys < (heads * queries + layer.k.shape[1] * keys) * layer.q.shape[3]
+
+
+def scored(layer: Layer) -> Packed:
+    """The scores of a layer, with softcap and bias in them, each row below its largest unless sinks fix their level."""
+    allowed = None if layer.runs is None else layer.runs.to("cpu").block(slice(None), 0, layer.k.shape[2])
+    q, k = layer.q.detach().cpu().double(), layer.k.detach().cpu().double()
+    bias = None if layer.bias is None else layer.bias.detach().cpu().double()
+    s = scores(q, k, scale=layer.scale, softcap=layer.softcap, bias=bias, allowed=allowed)
+    sinks = None if layer.sinks is None else layer.sinks.detach().cpu().double()
+    exact = normalise(s, sinks)[0]
+    if sinks is None:
+        s = s - s.amax(-1, keepdim=True).nan_to_num(0.0, 0.0, 0.0)
+    s = s.clamp(-LOWEST, LOWEST)
+
+    def errors(near: Tensor) -> Float[Tensor, " h"]:
+        hidden = near if allowed is None else near.masked_fill(~allowed, -torch.inf)
+        return (normalise(hidden, sinks)[0] - exact).abs().nan_to_num(0.0).amax((0, 2, 3))
+
+    groups = layer.k.shape[1]
+    wide = (errors(s.half().double()) > TOLERANCE).view(groups, -1).any(1)
+    near = rounded(s, wide.repeat_interleave(layer.heads // groups))
+    factors = torch.ones(s.shape[:2], dtype=torch.float64)
+    return Packed(near.float(), None, factors, wide, None, float(errors(near).max()))
 
 
 def rounded(x: Float[Tensor, "b n t d"], wide: Bool[Tensor, " n"]) -> Float[Tensor, "b n t d"]:

@@ -39,7 +39,7 @@ def thumbnails(subject: Subject) -> dict[str, Any] | None:
 def small(layer: Layer, head: int) -> tuple[UInt8[np.ndarray, "rows columns"], float]:
     """The picture of one head of the first batch item in bytes, and the weight that its largest byte stands for."""
     one = layer.head(head)
-    pooled = picture(one, CELLS, CELLS)
+    pooled = picture(one, CELLS, CELLS).nan_to_num(0.0)  # a weight that is no number has no colour here
     return as_bytes(pooled.numpy(), largest := top(pooled, len(one.k))), largest
 
 

@@ -61,12 +61,14 @@ function numbersOf(layer, item) {
   return kept(`chunk ${name}`, () => {
     const bytes = bytesOf(document.getElementById(`chunk-${name}`).textContent);
     const share = entry.heads.length / entry.groups;
-    const of = queries.length * entry.size;
+    const scored = entry.form === "scores";
+    const of = queries.length * (scored ? keys.length : entry.size);
     const found = { q: [], k: [] };
     let at = 0;
     for (let group = 0; group < entry.groups; group++) {
       const bits = entry.wide[group] ? 32 : 16;
       for (let i = 0; i < share; i++, at += (of * bits) / 8) found.q.push(floatsAt(bytes, at, of, bits));
+      if (scored) continue;
       const count = keys.length * entry.size;
       found.k.push(floatsAt(bytes, at, count, bits));
       at += (count * bits) / 8;
@@ -122,7 +124,7 @@ export function headOf(layer, head, item) {
   const { q, k } = numbersOf(layer, item);
   return {
     q: q[head],
-    k: k[groupOf(layer, head)],
+    k: k[groupOf(layer, head)] ?? null, // Without keys, q holds the scores themselves.
     queries: queries.length,
     keys: keys.length,
     size: entry.size,

@@ -83,13 +83,14 @@ function layout() {
 /** The rows of the grid, as elements that lie over the canvas with the pictures. */
 function gridRows(size, gap, margin) {
   cells = new Map();
+  const every = size + gap < 12 ? 4 : 1;
   let top = state.grid === "layer" ? 16 : 0;
   const made = [];
   if (state.grid === "layer") made.push(numbersRow(size, gap, margin));
   rows.forEach((row, r) => {
     row.top = top;
     const line = make("div", { class: "grid-row", role: "row" });
-    if (row.label) line.append(laid(make("span", { class: "grid-number", role: "rowheader", title: row.title }, row.label), 0, top, margin, size));
+    if (row.label && (r % every === 0 || state.grid !== "layer")) line.append(laid(make("span", { class: "grid-number", role: "rowheader", title: row.title }, row.label), 0, top, margin, size));
     row.cells.forEach(([layer, head], c) => {
       const x = margin + c * (size + gap);
       const button = laid(make("button", { class: "grid-cell", role: "gridcell", type: "button", tabindex: "-1", "aria-label": cellName(layer, head), title: squares ? null : cellName(layer, head), "data-head": `${layer}.${head}` }), x, top, size, size);

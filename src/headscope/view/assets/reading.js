@@ -11,7 +11,7 @@ import { ARROWS, choose, on, state } from "./state.js";
 
 export const MOST_ARCS = 40; // Words with arcs; longer texts are coloured.
 const OWN_LEAST = 0.05; // The chosen word has arcs for smaller weights than the others.
-const ROOM = { above: 92, below: 46 };
+const ROOM = { above: 92, below: 54 };
 const HUES = ["#1f77b4", "#2a8f3c", "#9b4fc4", "#c77700", "#108a8a"];
 let built = { name: "" };
 let preview = null; // The word under the pointer: { side, position, direction }.

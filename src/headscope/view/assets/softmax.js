@@ -2,6 +2,8 @@
 //
 //   score = softcap·tanh(factor·q·k / softcap) + bias,   weight = exp(score - max) / (Σ exp(score - max) + exp(sink - max))
 //
+// Of short texts the scores themselves travel, in the place of q; then there is no k, and softcap and bias are in them.
+//
 // A key that a query may not see has the weight UNSEEN; a query that sees nothing has no weight anywhere.
 
 export const UNSEEN = -1;
@@ -9,7 +11,7 @@ export const UNSEEN = -1;
 /** The weights of one query over all keys, written to `out` from `at` on. */
 export function rowInto(head, query, out, at) {
   const { q, k, keys, size, factor, softcap, sink } = head;
-  const base = query * size;
+  const base = query * (k ? size : keys);
   const ends = head.runsOf(query);
   let largest = sink === null ? -Infinity : sink;
   let any = false;
@@ -17,7 +19,8 @@ export function rowInto(head, query, out, at) {
   for (let run = 0; run < ends.length; run += 2) {
     for (let key = ends[run]; key < ends[run + 1]; key++) {
       let dot = 0;
-      for (let i = 0, other = key * size; i < size; i++) dot += q[base + i] * k[other + i];
+      if (k) for (let i = 0, other = key * size; i < size; i++) dot += q[base + i] * k[other + i];
+      else dot = q[base + key];
       let score = dot * factor;
       if (softcap !== null) score = softcap * Math.tanh(score / softcap);
       if (head.bias) score += head.bias(query, key);

@@ -5,7 +5,7 @@ import { cssColour, shortLabel } from "./dom.js";
 export const TURN = (-52 * Math.PI) / 180; // How labels of columns lean.
 const LONGEST = 26; // letters
 const LONGEST_NUMBERED = 11;
-const SPACING = 14; // pixels between two rows of labels; leaning ones need more
+const SPACING = 12; // pixels between two rows of labels; leaning ones need more
 
 /** Label every how many-th position, when one takes `size` pixels: 1, 2, 5, 10, 20, 50, … */
 export function everyNth(size, leaning = false) {
