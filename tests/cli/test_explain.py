@@ -59,3 +59,18 @@ def test_what_cannot_be_explained(capsys):
     refused(capsys, "--heads", "0", match="Invalid value for '--heads'")
     refused(capsys, "--causal", "--memory", "3", match="--causal is about the tokens before one; a memory has none")
     refused(capsys, "-o", "steps.html", match="an unknown extension. Give a name that ends with .md, .png, .svg, .pdf")
+
+
+@pytest.mark.parametrize(
+    ("width", "out"), [(200, ""), (108, ""), (80, "FLOPs, bytes"), (44, "formula, parameters, FLOPs, bytes")]
+)
+def test_the_table_has_the_width_of_the_terminal(capsys, monkeypatch, width, out):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run(["explain"]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
+    assert "…" not in printed
+    for shape in LEARNER:
+        assert shape in printed
+    assert ("bytes" in printed.splitlines()[2]) == (not out)
+    assert (f"Left out, for the width: {out}." in " ".join(printed.split())) == bool(out)

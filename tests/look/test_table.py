@@ -138,3 +138,22 @@ def test_sums_of_another_make_are_not_read():
     for text in ("", "[]", '{"format": 1}', '{"format": 1, "names": {}, "heads": [[0]]}'):
         with pytest.raises(LookError, match=r"totals: this holds no sums of heads"):
             Totals.from_json(text)
+
+
+@pytest.mark.parametrize(("width", "kept"), [(200, 11), (110, 10), (80, 8), (40, 4)])
+def test_a_narrow_terminal_leaves_columns_out_and_never_digits(width, kept):
+    from rich.console import Console
+
+    row = {"layer": 11, "head": 11, "entropy": 1.877, "concentration": 0.2, "confidence": 0.19, "previous": 0.093}
+    row |= {"self": 0.142, "next": 0.146, "first": 0.224, "special": 0.461, "duplicate": math.nan}
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(Table([row, row]).sort("special"))
+    header, _, *rows = [line for line in console.export_text().splitlines() if line.strip()]
+    assert "…" not in console.export_text() + header + "".join(rows)
+    assert header.split()[:2] == ["layer", "head"]
+    assert "special" in header  # sorted by it
+    assert len(header.split()) == kept
+    assert len(rows[0].split()) == kept
+    assert all(len(line) <= width for line in (header, *rows))
+    if kept < 11:
+        assert rows[2].startswith("left out, for the width:")

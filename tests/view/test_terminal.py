@@ -111,7 +111,7 @@ def test_findings_are_told_in_words_and_the_rest_counted():
     text = printed(Recording(heads))
     assert "Findings" in text
     assert "→" in text
-    assert "more: recording.patterns()" in text
+    assert "more; the page" in text
 
 
 def test_show_prints_in_a_terminal(capsys):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +13,12 @@ from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
     from headscope.nn.explanation import Explanation
+
+# Columns in the order in which they are left out on a narrow terminal, and the fewest letters of a formula's line.
+LEAST = ("bytes", "FLOPs", "parameters", "formula")
+NUMBERS = ("parameters", "FLOPs", "bytes")
+FORMULA = 26
+PIPED = 120  # columns of what no terminal reads
 
 
 def explain(
@@ -43,13 +51,42 @@ def explain(
         raise HeadscopeError("explain: --causal is about the tokens before one; a memory has none. Leave one out.")
     target = None if output is None else outputs.choose(output, suffixes=(".md", *outputs.FIGURE_SUFFIXES))
     found = explained(batch, tokens, input_dim, embed_dim, heads, kv_heads, memory, causal)
-    say(str(found))
+    show(found)
     if target is not None:
         if outputs.is_figure(target):
             outputs.save_figure(found.figure(), target)
         else:
             write("explain", target, found.markdown().encode())
         say(f"\nwritten: {target.absolute()}")
+
+
+def show(found: Explanation) -> None:
+    """Print the steps at the width of the terminal: what does not fit is left out and named, never cut."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from headscope.look.table import fitting
+    from headscope.nn.explanation import COLUMNS
+
+    console = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=PIPED)
+    *rows, sums = found.rows()
+    widths = {name: 3 + max(map(len, (name, *(row[i] for row in (*rows, sums))))) for i, name in enumerate(COLUMNS)}
+    widths["formula"] = min(widths["formula"], 3 + FORMULA)
+    shown = fitting(widths, LEAST, console.width - 1)
+    notes = list(found.notes)
+    if missing := [name for name in COLUMNS if name not in shown]:
+        notes.append(f"Left out, for the width: {', '.join(missing)}.")
+    table = Table(title=escape(found.title), caption=escape("\n".join(notes)), caption_justify="left")
+    for name in shown:
+        justify: Literal["left", "right"] = "right" if name in NUMBERS else "left"
+        table.add_column(name, justify=justify, no_wrap=name != "formula", min_width=widths[name] - 3)
+    places = [COLUMNS.index(name) for name in shown]
+    for row in rows:
+        table.add_row(*(escape(row[place]) for place in places))
+    table.add_section()
+    table.add_row(*(escape(sums[place]) for place in places))
+    console.print(table)
 
 
 def explained(

@@ -13,9 +13,23 @@ from headscope.errors import LookError, MissingExtra
 from headscope.files.replace_file import write
 
 if TYPE_CHECKING:
-    from rich.table import Table as Printed
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 Row = dict[str, float | int]
+
+# Columns in the order in which they are left out where a terminal is too narrow for all.
+LEAST = (
+    "concentration",
+    "confidence",
+    "induction",
+    "duplicate",
+    "first",
+    "self",
+    "next",
+    "special",
+    "previous",
+    "entropy",
+)
 
 
 class Table(Sequence[Row]):
@@ -29,8 +43,9 @@ class Table(Sequence[Row]):
             0     0    2.500
     """
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Row], by: str | None = None) -> None:
         self.rows = list(rows)
+        self.by = by  # the column of the last sort: it is never left out
         self.columns = list(self.rows[0]) if self.rows else ["layer", "head"]
 
     def __len__(self) -> int:
@@ -41,7 +56,7 @@ class Table(Sequence[Row]):
     @overload
     def __getitem__(self, which: slice) -> Table: ...
     def __getitem__(self, which: int | slice) -> Row | Table:
-        return Table(self.rows[which]) if isinstance(which, slice) else self.rows[which]
+        return Table(self.rows[which], self.by) if isinstance(which, slice) else self.rows[which]
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -55,11 +70,11 @@ class Table(Sequence[Row]):
         self._check(by)
         there = [row for row in self.rows if not math.isnan(row[by])]
         missing = [row for row in self.rows if math.isnan(row[by])]
-        return Table(sorted(there, key=lambda row: row[by], reverse=descending) + missing)
+        return Table(sorted(there, key=lambda row: row[by], reverse=descending) + missing, by)
 
     def filter(self, keep: Callable[[Row], bool]) -> Table:
         """The rows for which `keep` is true, as in `table.filter(lambda row: row["previous"] > 0.4)`."""
-        return Table([row for row in self.rows if keep(row)])
+        return Table([row for row in self.rows if keep(row)], self.by)
 
     def column(self, name: str) -> list[float | int]:
         """The values of one column.
@@ -83,16 +98,26 @@ class Table(Sequence[Row]):
     def __repr__(self) -> str:
         return f"Table({len(self)} heads: {', '.join(self.columns)})"
 
-    def __rich__(self) -> Printed:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         from rich import box
         from rich.table import Table as Printed
+        from rich.text import Text
 
+        cells = [self.columns, *([text(row[name]) for name in self.columns] for row in self.rows)]
+        widths = [max(len(row[column]) for row in cells) + 3 for column in range(len(self.columns))]
+        empty = {name for name in self.columns if all(math.isnan(row[name]) for row in self.rows)}
+        # What goes first where the room is short: what nobody has, then what says least beside the others.
+        order = [name for name in LEAST if name in empty] + [name for name in LEAST if name not in empty]
+        order = [name for name in order if name != self.by]
+        shown = fitting(dict(zip(self.columns, widths, strict=True)), order, options.max_width - 1)
         printed = Printed(box=box.SIMPLE_HEAD)
-        for name in self.columns:
-            printed.add_column(name, justify="right")
+        for name in shown:
+            printed.add_column(name, justify="right", no_wrap=True)
         for row in self.rows:
-            printed.add_row(*(text(row[name]) for name in self.columns))
-        return printed
+            printed.add_row(*(text(row[name]) for name in shown))
+        yield printed
+        if missing := [name for name in self.columns if name not in shown]:
+            yield Text(f"left out, for the width: {', '.join(missing)}", style="dim")
 
     def to_pandas(self) -> Any:
         """A `pandas.DataFrame`.
@@ -146,6 +171,21 @@ class Table(Sequence[Row]):
 
         pyarrow.parquet.write_table(content, out)
         return write("table", path, out.getvalue())
+
+
+def fitting(widths: dict[str, int], least: Sequence[str], room: int) -> list[str]:
+    """The columns that stand in so much room: those of `least` are left out one by one until the others fit.
+
+    Example:
+        >>> fitting({"head": 6, "entropy": 9, "self": 7}, ["self", "entropy"], 16)
+        ['head', 'entropy']
+    """
+    shown = dict(widths)
+    for name in least:
+        if sum(shown.values()) <= room:
+            break
+        shown.pop(name, None)
+    return list(shown)
 
 
 def text(value: float | int) -> str:

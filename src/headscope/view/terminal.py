@@ -60,6 +60,9 @@ def view(subject: Subject, start: Start, *, title: str = "", told: int = 8) -> E
     parts += [Text.assemble((name, STRONG), ("  queries down, keys along", FAINT)), Map(layer.head(start.head))]
     if subject.findings:
         parts += [Text(), Text("Findings", style=STRONG), *findings(subject, told)]
+    if subject.missed:
+        parts += [Text(), Text("Not recorded, though they looked like attention", style=STRONG)]
+        parts += [Text(sentence(f"{path} ({name}): {reason}")) for path, name, reason in subject.missed]
     return Encodable(Group(*parts))
 
 
@@ -68,7 +71,10 @@ def findings(subject: Subject, told: int) -> Iterator[RenderableType]:
     for finding in subject.findings[:told]:
         yield Text(sentence(finding.text))
     if len(subject.findings) > told:
-        yield Text(f"and {len(subject.findings) - told} more: recording.patterns()", style=FAINT)
+        yield Text(
+            f"and {len(subject.findings) - told} more; the page (hs.page, headscope view) has a line for every head",
+            style=FAINT,
+        )
 
 
 class Grid:
