@@ -67,3 +67,14 @@ def test_compare_has_none(browser, tmp_path, axe, dark):
     page = browser.new_page(color_scheme="dark" if dark else "light")
     assert violations(Opened(page, path).page, axe) == []
     page.close()
+
+
+def test_a_violation_would_be_found(opened, axe):
+    with opened(recording()) as page:
+        page.page.evaluate("document.getElementById('theme').removeAttribute('aria-label')")
+        page.page.evaluate("document.getElementById('theme').removeAttribute('title')")
+        page.page.evaluate("document.getElementById('theme').textContent = ''")
+        page.page.evaluate("document.getElementById('subtitle').style.color = '#ccc'")
+        found = violations(page.page, axe)
+        assert any(line.startswith("button-name") for line in found)
+        assert any(line.startswith("color-contrast") for line in found)
