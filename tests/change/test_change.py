@@ -149,7 +149,8 @@ def test_gradients_flow_around_an_ablated_head():
 
 def state(model):
     hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
-    return hooks, F.linear, F._in_projection, F._in_projection_packed, torch.overrides._get_current_function_mode()
+    mode = torch.overrides._get_current_function_mode()
+    return hooks, nn.Module.__call__, F.linear, F._in_projection, F._in_projection_packed, mode
 
 
 def fail(_):
@@ -195,7 +196,7 @@ def test_what_cannot_be_changed():
     model, x = make("sdpa"), inputs()
     with hs.record(model) as recording:
         model(x)
-    with pytest.raises(ModelError, match=r"ablate: given a str; give the torch.nn.Module"):
+    with pytest.raises(ModelError, match=r"ablate: expected a torch.nn.Module, got str"):
         hs.ablate("model", [(0, 0)])
     with pytest.raises(LookError, match=r"ablate: no heads were given"):
         hs.ablate(model, [])

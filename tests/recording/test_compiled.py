@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import headscope as hs
-from headscope.recording import flex
+from headscope.calls.sites import flex_attention as flex
 from tests.recording.test_block import Layer
 from tests.recording.tiny import build
 

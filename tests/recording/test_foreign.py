@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import headscope as hs
-from headscope.recording import kernels, listening
+from headscope.calls.sites import flash_attn
 from tests.recording import stand_ins
 
 torch.manual_seed(0)
@@ -173,7 +173,7 @@ class TestVarlen:
         from torch.nn.attention.varlen import varlen_attn
 
         given = []
-        monkeypatch.setattr(kernels, "flash", lambda arguments: given.append(arguments))
+        monkeypatch.setattr(flash_attn, "flash", lambda arguments: given.append(arguments))
         sizes = torch.tensor([0, 3, 10], dtype=torch.int32)
         x = torch.randn(10, 6, 8)
 
@@ -192,8 +192,8 @@ class TestVarlen:
         import torch.nn.attention.varlen
 
         schema = torch.ops.torch_attn._varlen_attn.default._schema
-        assert [argument.name for argument in schema.arguments][: len(listening.VARLEN_NAMES)] == list(
-            listening.VARLEN_NAMES
+        assert [argument.name for argument in schema.arguments][: len(flash_attn.VARLEN_NAMES)] == list(
+            flash_attn.VARLEN_NAMES
         )
 
     def test_translation_with_used_keys_and_pages(self):
@@ -201,7 +201,7 @@ class TestVarlen:
         used, pages = torch.tensor([5, 7]), torch.tensor([[4, 1], [0, 2]])
         sizes = torch.tensor([0, 2, 5])
         given = {"query": q, "key": pool[0], "value": pool[1], "cu_seq_q": sizes, "window_size": [-1, 0]}
-        call = kernels.flash(given | {"seqused_k": used, "block_table": pages})
+        call = flash_attn.flash(given | {"seqused_k": used, "block_table": pages})
         for item, (rows, count) in enumerate(((slice(0, 2), 5), (slice(2, 5), 7))):
             k, v = (x[pages[item]].flatten(0, 1)[None, :count] for x in pool)
             want = stand_ins.attention(q[None, rows], k, v, None, True, (-1, -1), 0.0, None)

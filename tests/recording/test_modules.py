@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import headscope as hs
-from headscope.recording.modules import carriers
+from headscope.calls.modules import carriers
 from tests.recording import tiny
 
 

@@ -279,20 +279,40 @@ class TestTorchModules:
         torch.testing.assert_close(recorded(recording)[0], want, atol=1e-6, rtol=0)
 
     @pytest.mark.parametrize("norm_first", [True, False])
-    def test_transformer_encoder_leaves_its_fast_path_and_agrees(self, norm_first):
+    @pytest.mark.parametrize("heads", [3, 4])
+    @pytest.mark.parametrize("masked", ["nothing", "padding", "left", "causal", "both"])
+    def test_transformer_encoder_keeps_its_fast_path_to_the_bit(self, norm_first, heads, masked):
+        """An even number of heads takes torch's fast path in evaluation, and nested tensors where there is padding."""
         torch.manual_seed(0)
-        encoder = nn.TransformerEncoder(
-            nn.TransformerEncoderLayer(12, 3, 17, batch_first=True, norm_first=norm_first), 2
-        )
-        encoder.eval()
-        x, hidden = torch.randn(2, 5, 12), torch.tensor([[0] * 5, [0, 0, 0, 1, 1]]).bool()
+        layer = nn.TransformerEncoderLayer(12, heads, 17, batch_first=True, norm_first=norm_first)
+        encoder = nn.TransformerEncoder(layer, 2).eval()
+        x = torch.randn(2, 5, 12)
+        hidden = torch.tensor([[0] * 5, [1, 1, 0, 0, 0] if masked == "left" else [0, 0, 0, 1, 1]]).bool()
+        padding = {"src_key_padding_mask": hidden} if masked in ("padding", "left", "both") else {}
+        causal = {"mask": torch.ones(5, 5).triu(1).bool()} if masked in ("causal", "both") else {}
         with torch.no_grad():
-            plain = encoder(x, src_key_padding_mask=hidden)
+            want = encoder(x, **padding, **causal)
             with hs.record(encoder) as recording:
-                output = encoder(x, src_key_padding_mask=hidden)
-        torch.testing.assert_close(plain[~hidden], output[~hidden], atol=1e-5, rtol=0)
-        assert [layer.name for layer in recording.layers] == ["layers.0.self_attn", "layers.1.self_attn"]
-        assert recording[0, 0, 1].weights()[:, 3:].abs().max() == 0
+                assert torch.equal(encoder(x, **padding, **causal), want)
+        assert [one.name for one in recording.layers] == ["layers.0.self_attn", "layers.1.self_attn"]
+        assert [one.number for one in recording.layers] == [0, 1]
+        allowed = torch.ones(2, 1, 5, 5, dtype=torch.bool)
+        if padding:
+            allowed &= ~hidden[:, None, None]
+        if causal:
+            allowed &= torch.ones(5, 5).tril().bool()
+        first = encoder.layers[0]
+        inner = first.norm1(x) if norm_first else x
+        projected = F.linear(inner, first.self_attn.in_proj_weight, first.self_attn.in_proj_bias)
+        q, k, _ = projected.view(2, 5, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        scores = (q @ k.mT / (12 // heads) ** 0.5).masked_fill(~allowed, -torch.inf)
+        weights = scores.softmax(-1).nan_to_num(0.0)
+        for item in range(2):
+            # Where torch drops padding (nested tensors), the rows of padding see nothing.
+            real = ~hidden[item] if padding else slice(None)
+            for head in range(heads):
+                found = recording[0, head, item].weights()
+                torch.testing.assert_close(found[real], weights[item, head][real], atol=1e-5, rtol=0)
 
     def test_transformer_names_its_cross_attention(self):
         model = nn.Transformer(12, 3, 1, 1, 17, batch_first=True).eval()

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import headscope as hs
-from headscope.recording.calls import Call
+from headscope.calls.call import Call
 from headscope.recording.layer import Layer
-from headscope.recording.steps import Steps, continues, prints_of
+from headscope.recording.steps import Steps, continues, fingerprints_of
 from tests.recording.tiny import build
 
 NEW = 6
@@ -132,7 +132,7 @@ class TestContinues:
         torch.manual_seed(1)
         k = torch.randn(2, 3, keys + 4, 7)
         layer = Layer("", "self", k, k, None, None, 1.0)
-        return Steps(layer, prints_of(k[:, :, :keys]), keys), k
+        return Steps(layer, fingerprints_of(k[:, :, :keys]), keys), k
 
     def call(self, k: torch.Tensor, asked: int = 1) -> Call:
         return Call(torch.zeros(2, 3, asked, 7), k, k, None, None, 1.0)

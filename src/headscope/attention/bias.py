@@ -146,6 +146,35 @@ class Relative(OffsetBias):
         return f"relative({self.table.shape[0]} buckets x {self.heads} heads)"
 
 
+class Line(OffsetBias):
+    """A bias that exists as one number for each distance.
+
+    Args:
+        values: `(h, q + k - 1)`, in the order of `line`.
+        keys: how many keys there are.
+    """
+
+    def __init__(self, values: Tensor, keys: int) -> None:
+        self.values, self.keys = values, keys
+
+    @property
+    def heads(self) -> int:
+        """One for each row."""
+        return len(self.values)
+
+    def at(self, offsets: Tensor) -> Tensor:
+        """The numbers of these distances, `(h, n)`."""
+        return self.values[:, (offsets + self.keys - 1).to(self.values.device)]
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The numbers."""
+        return (self.values,)
+
+    def __repr__(self) -> str:
+        return f"line({self.heads} heads x {self.values.shape[1]} distances)"
+
+
 class DenseBias(Bias):
     """A bias that exists as a tensor."""
 

@@ -1,7 +1,7 @@
-"""Compiled models run eagerly while somebody listens, and are compiled again afterwards: nothing is thrown away.
+"""Compiled models run eagerly while a block is open, and are compiled again afterwards: no compiled code is lost.
 
-A compiled region calls none of the functions that are listened to. Torch has a switch for the whole process that sends
-every compiled function to the code it was made from; the compiled code stays in its cache.
+A compiled region calls none of the functions that are intercepted. Torch has a switch for the whole process, other
+threads included, that sends every compiled function to the code it was made from; the compiled code stays in its cache.
 """
 
 from __future__ import annotations
@@ -13,21 +13,32 @@ from typing import Any
 import torch
 
 _lock = threading.RLock()
-_open: list[Any] = [0, None]
+_blocks = 0
+_stance: Any = None
 
 
 def install() -> None:
-    """Compiled code is set aside, once for each block; without torch's compiler there is none, and nothing to do."""
+    """Set compiled code aside, once for each block."""
+    global _blocks  # noqa: PLW0603
     with _lock:
-        _open[0] += 1
-        if _open[1] is None and "torch._dynamo" in sys.modules:
-            _open[1] = torch.compiler.set_stance("force_eager")
+        _blocks += 1
+    refresh()
+
+
+def refresh() -> None:
+    """Set the switch if a block is open and torch's compiler is loaded: it may be loaded inside a block."""
+    global _stance  # noqa: PLW0603
+    if _stance is None and _blocks and "torch._dynamo" in sys.modules:
+        with _lock:
+            if _stance is None:
+                _stance = torch.compiler.set_stance("force_eager")
 
 
 def remove() -> None:
     """The last block to end puts back what was there before the first."""
+    global _blocks, _stance  # noqa: PLW0603
     with _lock:
-        _open[0] -= 1
-        if not _open[0] and _open[1] is not None:
-            _open[1].__exit__(None, None, None)
-            _open[1] = None
+        _blocks -= 1
+        if not _blocks and _stance is not None:
+            _stance.__exit__(None, None, None)
+            _stance = None

@@ -1,153 +1,152 @@
-"""Listening to the functions of torch, and to `hs.attend`: each is seen once, and handed on as it is."""
+"""How the calls of a model are intercepted while a block is open: a torch function mode for each thread, and functions
+that are replaced. What is intercepted is listed in `calls/sites`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch._ops import OperatorBase, OpOverloadPacket
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from headscope.attention.api import attend, attend_lse
-from headscope.attention.masks.tensors import Reader
-from headscope.recording import calls, flex, foreign, from_scores, interface, kernels, patches, softmax, stance
+from headscope.calls import blocks, eager_mode, replaced
+from headscope.calls.blocks import Block
+from headscope.calls.replaced import Replacement
+from headscope.calls.sites import SITES
+from headscope.calls.sites.by_hand import Follower
 
-PROJECTIONS = ("_in_projection_packed", "_in_projection")
-# The operator of `torch.nn.attention.varlen`, and its arguments.
-VARLEN = ("_varlen_attn", "_varlen_attn_out")
-VARLEN_NAMES = (
-    "query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k", "is_causal", "scale", "window_size",
-    "enable_gqa", "seqused_k", "block_table",
-)  # fmt: skip
-# What operators are, however they are called; a tuple, since every function that the model calls is asked about.
+# What operators are, however they are called; a tuple, since every function that the model calls is tested.
 OPERATORS = (OperatorBase, OpOverloadPacket)
-HEAD_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "nhead")
+# Torch's layers that have a fast path.
+FAST = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
+Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
-class Local(threading.local):
-    """What one thread has going on."""
+class Interception(TorchFunctionMode):
+    """Sees every function of torch that a thread calls while it has a block open, and calls it as it is."""
 
-    projected: list[tuple[Tensor, Tensor, Tensor]] | None = None
-
-
-_local = Local()
-
-
-@runtime_checkable
-class Hearing(Protocol):
-    """A block, as far as a listener needs to know it."""
-
-    read: Reader
-
-    def hear(self, make: Callable[[int | None], calls.Call | None]) -> None:
-        """Keep an attention call."""
-
-
-class Listening(TorchFunctionMode):
-    """Sees every function of torch that the thread of a block calls, and hands each on as it is."""
-
-    def __init__(self, session: Hearing) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.session = session
-        self.follower = softmax.Follower()
+        self.functions: dict[Any, Handler] = {f: site.around for site in SITES for f in site.functions()}
+        self.operators: dict[str, Handler] = {name: site.around for site in SITES for name in site.operators}
+        self.follower = Follower()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        hear, read = self.session.hear, self.session.read
-        if func is F.scaled_dot_product_attention:
-            hear(lambda heads: calls.sdpa(read, heads, *args, **kwargs))
-        elif func is attend or func is attend_lse:
-            hear(lambda _: calls.attend(*args, **kwargs))
-        elif func is F.multi_head_attention_forward:
-            return self._mha(func, args, kwargs)
-        elif isinstance(func, OPERATORS):
-            return self._operator(func, args, kwargs)
-        elif not interface.local.frames:
-            return self._follow(func, args, kwargs)
-        return func(*args, **kwargs)
-
-    def _follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Any other function may be a step of attention that is written out by hand."""
-        if self.follower.known:
-            self.follower.before(func, args, kwargs)
-        output = func(*args, **kwargs)
-        found = self.follower.after(func, args, kwargs, output)
-        if found is not None:
-            self.session.hear(lambda heads: from_scores.call_of(found, heads))
-        return output
-
-    def _operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The operators that attention functions of torch become, however these were called."""
-        name = func.__name__.split(".")[0]
-        if name == "flex_attention":
-            self.session.hear(lambda _: flex.call_of(self.session.read, *args, **kwargs))
-            return flex.run(func, args, kwargs)
-        if name in VARLEN:
-            given = dict(zip(VARLEN_NAMES, args[name.endswith("out") :], strict=False)) | kwargs
-            self.session.hear(lambda _: kernels.flash(given))
-        return func(*args, **kwargs)
-
-    def _mha(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Torch's function projects q, k and v inside; what its projection returns is what is recorded."""
-        before, _local.projected = _local.projected, []
-        try:
-            output = func(*args, **kwargs)
-            projected = _local.projected
-        finally:
-            _local.projected = before
-        names = (
-            "query",
-            "key",
-            "value",
-            "embed_dim_to_check",
-            "num_heads",
-            "in_proj_weight",
-            "in_proj_bias",
-            "bias_k",
-            "bias_v",
-            "add_zero_attn",
-        )
-        given = dict(zip(names, args, strict=False)) | kwargs
-        if projected:
-            self.session.hear(lambda _: calls.mha(self.session.read, projected[0], given))
-        return output
+        handler = self.functions.get(func)
+        if handler is not None:
+            return handler(func, args, kwargs)
+        if isinstance(func, OPERATORS):
+            handler = self.operators.get(getattr(func, "__name__", "").split(".")[0])
+            return func(*args, **kwargs) if handler is None else handler(func, args, kwargs)
+        if blocks.local.outer:
+            return func(*args, **kwargs)
+        return self.follower.around(func, args, kwargs)
 
 
-def keep_projections(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Hand on one of torch's projections, and keep what it returns for the block that waits for it."""
-    projected = original(*args, **kwargs)
-    if _local.projected is not None:
-        _local.projected.append(tuple(projected))
-    return projected
+class Local(threading.local):
+    """The mode of one thread, how many blocks use it, and the module whose forward is running."""
+
+    mode: Interception | None = None
+    blocks: int = 0
+    module: nn.Module | None = None
 
 
-def head_count(module: nn.Module) -> int | None:
-    """How many heads a module says it has."""
-    for name in HEAD_COUNTS:
-        count = getattr(module, name, None)
-        if isinstance(count, int) and not isinstance(count, bool) and count > 0:
-            return count
-    return None
+_local = Local()
 
 
-def install() -> None:
-    """Put the listeners in place that a mode cannot stand in for; once for each block."""
-    for name in PROJECTIONS:
-        patches.install(F, name, keep_projections)
-    interface.install()
-    foreign.install()
-    stance.install()
+@contextlib.contextmanager
+def opened(block: Block) -> Iterator[None]:
+    """Intercept the calls of a block's model. Whatever fails in the middle, nothing stays installed."""
+    with contextlib.ExitStack() as stack:
+        for one in replacements():
+            replaced.install(one)
+            stack.callback(replaced.remove, one)
+        eager_mode.install()
+        stack.callback(eager_mode.remove)
+        push_mode()
+        stack.callback(pop_mode, threading.get_ident())
+        blocks.add(block)
+        stack.callback(blocks.discard, block)
+        yield
 
 
-def remove() -> None:
-    """Take them away for one block."""
-    for name in PROJECTIONS:
-        patches.remove(F, name, keep_projections)
-    interface.remove()
-    foreign.remove()
-    stance.remove()
+def replacements() -> list[Replacement]:
+    """Every function that is replaced while a block is open, as far as its library is loaded."""
+    own = [
+        Replacement(nn.Module, "__call__", call_module),
+        Replacement(torch, "compile", compile_later),
+        Replacement(torch.overrides, "has_torch_function", has_torch_function),
+    ]
+    return own + [one for site in SITES for one in site.replacements()]
+
+
+def push_mode() -> None:
+    """The thread's mode, once for all its blocks: torch has a stack of modes, and blocks of tasks end in any order."""
+    if not _local.blocks:
+        _local.mode = Interception()
+        _local.mode.__enter__()  # type: ignore[no-untyped-call]
+    _local.blocks += 1
+
+
+def pop_mode(thread: int) -> None:
+    """Take the mode off with the thread's last block, from below the modes that others have put on since."""
+    if threading.get_ident() != thread:
+        return  # a block that another thread closed: its mode passes everything through
+    _local.blocks -= 1
+    if _local.blocks:
+        return
+    above = []
+    while torch._C._len_torch_function_stack():
+        top = torch.overrides._pop_mode()  # type: ignore[no-untyped-call]
+        if top is _local.mode:
+            break
+        above.append(top)
+    for mode in reversed(above):
+        torch.overrides._push_mode(mode)  # type: ignore[no-untyped-call]
+    _local.mode = None
+
+
+def call_module(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`nn.Module.__call__`: the model's modules are on the stacks of their blocks while they run."""
+    module, *given = args
+    entered = [block for block in blocks.here() if block.stack.enter(module, tuple(given), kwargs)]
+    if entered:
+        eager_mode.refresh()
+    else:
+        blocks.elsewhere(module)
+    around, _local.module = _local.module, module
+    try:
+        return original(*args, **kwargs)
+    finally:
+        _local.module = around
+        for block in entered:
+            block.stack.leave()
+
+
+def compile_later(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.compile`: what is compiled for the first time inside a block runs eagerly, too, until the block ends."""
+    compiled = original(*args, **kwargs)
+    eager_mode.refresh()
+    return compiled
+
+
+def has_torch_function(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What torch's layers ask before they take their fast path; they leave it where a mode such as ours is on.
+
+    The answer is that without our mode, unless outputs are to be edited: the mode sees the function of the fast path.
+    """
+    mode = _local.mode
+    if mode is None or not isinstance(_local.module, FAST) or blocks.editing():
+        return original(*args, **kwargs)
+    if torch.overrides._get_current_function_mode() is not mode:  # type: ignore[no-untyped-call]
+        return original(*args, **kwargs)
+    with torch.overrides._pop_mode_temporarily():  # type: ignore[no-untyped-call]
+        return original(*args, **kwargs)

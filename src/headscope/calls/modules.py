@@ -1,16 +1,14 @@
-"""Where in the model an attention call comes from: a stack of the modules that are running, kept by forward hooks."""
+"""Where in the model an attention call comes from: a stack of the modules that are running."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import threading
 from typing import Any, NamedTuple, cast
 
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
-# Arguments in which modules are given what they attend to, when it is not what they ask from.
+# Arguments in which modules get other states to attend to than their own.
 OTHERS = ("key_value_states", "encoder_hidden_states", "memory", "cross_attention_states")
 
 
@@ -21,11 +19,11 @@ class Running(NamedTuple):
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    # What others found out about this one run.
+    # What listeners found out about this one run.
     notes: dict[str, Any]
 
     def argument(self, name: str) -> Any:
-        """An argument of the running forward, however it was given; None when it was not."""
+        """An argument of the running forward, by position or by name; None where it is missing."""
         if name in self.kwargs or not self.args:
             return self.kwargs.get(name)
         names = parameters(cast(Any, type(self.module)))[1 : len(self.args) + 1]
@@ -39,39 +37,63 @@ def parameters(kind: Any) -> tuple[str, ...]:
 
 
 class Stack:
-    """The running modules of one model in one thread, outermost first."""
+    """The running modules of one model, outermost first."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Put the hooks on."""
         self.running: list[Running] = []
         self.ran: set[str] = set()
-        self._handles: list[RemovableHandle] = []
-        self._thread = threading.get_ident()
-        for name, module in carriers(model):
-            path = name.replace("_orig_mod.", "").removesuffix("_orig_mod")
-            self._handles.append(module.register_forward_pre_hook(self._enter(path), with_kwargs=True))
-            self._handles.append(module.register_forward_hook(self._leave))
+        # Whether a module of the model ran in a thread or a task in which the block is not open.
+        self.elsewhere = False
+        # The model is kept alive by its block, so that no other object gets one of these ids.
+        self._paths = {id(module): clean(name) for name, module in carriers(model)}
 
-    def _enter(self, name: str) -> Any:
-        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if threading.get_ident() == self._thread:
-                self.running.append(Running(name, module, args, kwargs, {}))
-                self.ran.add(name)
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Put a module on the stack whose forward begins; False where it is not one of the model's."""
+        path = self._paths.get(id(module))
+        if path is None:
+            path = self._new(module)
+            if path is None:
+                return False
+        self.running.append(Running(path, module, args, kwargs, {}))
+        self.ran.add(path)
+        return True
 
-        return enter
+    def leave(self) -> None:
+        """Take the module off whose forward has ended."""
+        self.running.pop()
 
-    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        # A forward that ended by an exception, which the model caught, has left its entry above this one.
-        if threading.get_ident() == self._thread:
-            while self.running and self.running.pop().module is not module:
-                continue
+    def within(self, part: str | None) -> list[Running]:
+        """The running modules; with a part of the innermost one that takes part without being called itself."""
+        if part is None:
+            return list(self.running)
+        name, module = self.running[-1][:2]
+        name = f"{name}.{part}" if name else part
+        self.ran.add(name)
+        return [*self.running, Running(name, module.get_submodule(part), (), {}, {})]
 
-    def remove(self) -> None:
-        """Take every hook off again."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self.running.clear()
+    def has(self, module: nn.Module) -> bool:
+        """Whether a module is one of those in which attention may be called."""
+        return id(module) in self._paths
+
+    def _new(self, module: nn.Module) -> str | None:
+        """The path of a module that was put into the running one after the block began (a wrapped or replaced one)."""
+        if not self.running or is_leaf(module):
+            return None
+        parent = self.running[-1]
+        for name, child in parent.module._modules.items():
+            if child is module:
+                return clean(f"{parent.name}.{name}" if parent.name else name)
+        return None
+
+
+def clean(path: str) -> str:
+    """A module's path without what `torch.compile` puts into it."""
+    return path.replace("_orig_mod.", "").removesuffix("_orig_mod").removesuffix(".")
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module is torch's own, without submodules (Linear, LayerNorm, …): no attention is called there."""
+    return not module._modules and type(module).__module__.startswith("torch.nn.modules")
 
 
 def carriers(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -87,10 +109,9 @@ def carriers(model: nn.Module) -> list[tuple[str, nn.Module]]:
         if module in seen:
             return
         seen.add(module)
-        inner = module._modules
-        if inner or not type(module).__module__.startswith("torch.nn.modules"):
+        if not is_leaf(module):
             found.append((name, module))
-        for part, child in inner.items():
+        for part, child in module._modules.items():
             if child is not None:
                 walk(f"{name}.{part}" if name else part, child)
 
@@ -104,16 +125,3 @@ def looks_like_attention(module: nn.Module) -> bool:
     if not ("attention" in name or name.endswith(("attn", "mha"))):
         return False
     return not any(looks_like_attention(child) for child in module.children())
-
-
-def crosses(running: Running) -> bool | None:
-    """Whether a module attends to something other than what it asks from; None when nothing tells."""
-    flag = getattr(running.module, "is_cross_attention", None)
-    if isinstance(flag, bool) and flag:
-        return True
-    if any(running.argument(name) is not None for name in OTHERS):
-        return True
-    name = running.name.lower()
-    if any(part in name for part in ("cross", "encoder_attn", "encdec", "encoder_decoder")):
-        return True
-    return None

@@ -1,7 +1,7 @@
-"""Functions of torch and of other libraries, listened to for the time of a block and then as they were.
+"""Functions of torch and of other libraries, replaced while a block is open and then as they were.
 
-A function that a `TorchFunctionMode` does not see is replaced by a listener while at least one recording block is open,
-anywhere in the process; the listener does nothing but hand on unless its own thread has a block open.
+A `TorchFunctionMode` does not see every function. One that it does not see is replaced by a wrapper while at least one
+block is open, anywhere in the process; the wrapper passes the call through unless a block of its own thread is open.
 """
 
 from __future__ import annotations
@@ -9,55 +9,49 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-Listener = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+Wrapper = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Replacement(NamedTuple):
+    """A function `owner.name`, and what stands in for it: `wrapper(original, args, kwargs)`."""
+
+    owner: Any
+    name: str
+    wrapper: Wrapper
+
 
 _lock = threading.RLock()
-# For each place: its owner, what stood there before, and who listens, how often; the last to come listens first.
-_users: dict[tuple[int, str], tuple[Any, Any, dict[Listener, int]]] = {}
+# For each replaced function: what stood there before, and how many blocks use the replacement.
+_users: dict[tuple[int, str], tuple[Any, int]] = {}
 
 
-def install(owner: Any, name: str, listener: Listener) -> None:
-    """Let `listener(original, args, kwargs)` stand in for `owner.name` until `remove`; counted: blocks may overlap."""
+def install(one: Replacement) -> None:
+    """Let the wrapper stand in for the function until `remove`; counted, since blocks may overlap."""
     with _lock:
-        key = (id(owner), name)
+        key = (id(one.owner), one.name)
         if key in _users:
-            listeners = _users[key][2]
-            listeners[listener] = listeners.get(listener, 0) + 1
+            original, count = _users[key]
+            _users[key] = original, count + 1
             return
-        original, listeners = vars(owner)[name], {listener: 1}
+        original = vars(one.owner)[one.name]
 
         @functools.wraps(original)
-        def listening(*args: Any, **kwargs: Any) -> Any:
-            heard = original
-            for one in tuple(listeners):
-                heard = functools.partial(hand_on, one, heard)
-            return heard(*args, **kwargs)
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            return one.wrapper(original, args, kwargs)
 
-        _users[key] = (owner, original, listeners)
-        setattr(owner, name, listening)
+        setattr(one.owner, one.name, replacement)
+        _users[key] = original, 1
 
 
-def hand_on(listener: Listener, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """One listener's turn."""
-    return listener(original, args, kwargs)
-
-
-def remove(owner: Any, name: str, listener: Listener) -> None:
+def remove(one: Replacement) -> None:
     """Undo one `install`; the last one puts the original back."""
     with _lock:
-        key = (id(owner), name)
-        kept, original, listeners = _users[key]
-        listeners[listener] -= 1
-        if not listeners[listener]:
-            del listeners[listener]
-        if not listeners:
+        key = (id(one.owner), one.name)
+        original, count = _users[key]
+        if count > 1:
+            _users[key] = original, count - 1
+        else:
             del _users[key]
-            setattr(kept, name, original)
-
-
-def installed(owner: Any, name: str, listener: Listener) -> bool:
-    """Whether somebody listens there with this listener."""
-    with _lock:
-        return (id(owner), name) in _users and listener in _users[id(owner), name][2]
+            setattr(one.owner, one.name, original)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from headscope.change.edit import Editor, Output
-from headscope.change.heads import Heads, by_layer, chosen
+from headscope.change.editor import Editor, Output
+from headscope.change.head_numbers import Heads, by_layer, chosen
 from headscope.errors import LookError
 from headscope.recording.recording import Recording
 

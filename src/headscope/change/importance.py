@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headscope.change.edit import Editor, Output
+from headscope.change.editor import Editor, Output
 from headscope.errors import LookError
 
 Loss = Callable[[], Tensor]

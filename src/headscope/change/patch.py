@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from headscope.attention.api import attend
-from headscope.change.edit import Editor, Output
-from headscope.change.heads import Heads, by_layer, chosen
+from headscope.change.editor import Editor, Output
+from headscope.change.head_numbers import Heads, by_layer, chosen
 from headscope.errors import LookError
 from headscope.look.head import Head
 from headscope.recording.recording import Recording

@@ -1,4 +1,4 @@
-"""Tensors of a running model, copied at once, so that nothing the model does to them afterwards changes what was heard.
+"""Tensors of a running model, copied at once, so that nothing the model does to them later changes the recording.
 
 A copy is always right: of a cache that is written later, of a view of something larger, of what a backward pass holds.
 It is also no dearer than keeping the model's own tensor, whose memory the model would have used again for its next
@@ -18,8 +18,16 @@ from headscope.errors import OverBudget
 class Keeper:
     """Keeps tensors for one recording, in the dtype and on the device that were asked for."""
 
-    def __init__(self, dtype: torch.dtype | None, device: torch.device | None, budget: int | None = None) -> None:
-        self.dtype, self.device, self.budget = dtype, device, budget
+    def __init__(
+        self,
+        dtype: torch.dtype | None,
+        device: torch.device | None,
+        budget: int | None = None,
+        *,
+        in_graph: bool = False,
+    ) -> None:
+        """With `in_graph` tensors stay the model's own, in the graph of autograd."""
+        self.dtype, self.device, self.budget, self.in_graph = dtype, device, budget, in_graph
         self.spent = 0
 
     def spend(self, name: str, tensors: Iterable[Tensor | None]) -> None:
@@ -46,6 +54,8 @@ class Keeper:
 
     def copy(self, x: Tensor) -> Tensor:
         """A tensor of its own; axes that the model expanded without writing them out (shared keys) stay so."""
+        if self.in_graph:
+            return self.convert(x)
         x, sizes = x.detach(), x.shape
         for axis, stride in enumerate(x.stride()):
             if stride == 0 and sizes[axis] > 1:

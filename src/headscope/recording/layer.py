@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headscope.attention.bias import Bias, DenseBias
+from headscope.attention.bias import Bias, DenseBias, Line
 from headscope.attention.masks.mask import Given
 from headscope.attention.masks.runs import Runs
 from headscope.attention.request import Request
+from headscope.calls.kinds import Kind
 from headscope.look.axis import Axis
 from headscope.look.head import Head
 from headscope.look.scoring import Scoring
 from headscope.look.sequences import Sequences, sequences_of
 
 Source = Literal["call", "weights"]
-Kind = Literal["self", "cross", "joint"]
-
 
 @dataclass(eq=False, repr=False)
 class Layer:
@@ -29,7 +28,7 @@ class Layer:
 
     Shapes:
         q `(b, h, q, d)`, k `(b, g, k, d)`, v `(b, g, k, e)`, runs `(b|1, h|1, q|1, r)`, bias `(b|1, h|1, q|1, k|1)`,
-        sinks `(h,)`, lse `(b, h, q)`.
+        by_offset `(h|1, q + k - 1)`, sinks `(h,)`, lse `(b, h, q)`.
 
     Attributes:
         name: the path of the module that called attention, as in `model.named_modules()`.
@@ -61,6 +60,7 @@ class Layer:
     head_numbers: tuple[int, ...] = ()
     rows: tuple[int, ...] | None = None
     source: Source = "call"
+    by_offset: Tensor | None = None
     output: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -90,6 +90,20 @@ class Layer:
     def items(self) -> int:
         """How many batch items were recorded."""
         return self.q.shape[0]
+
+    def of_rows(self, rows: tuple[int, ...]) -> Layer:
+        """The layer with only some of its recorded queries, by their positions."""
+        have = {row: i for i, row in enumerate(self.rows or ())}
+        at = [have[row] for row in rows]
+        runs = self.runs and Runs(*(side if side.shape[2] == 1 else side[:, :, at] for side in self.runs))
+        bias = self.bias if self.bias is None or self.bias.shape[2] == 1 else self.bias[:, :, at]
+        return self.changed(q=self.q[:, :, at], runs=runs, bias=bias, rows=rows, queries=[], lse=None)
+
+    def changed(self, **fields_: Any) -> Layer:
+        """A layer with other values of some fields, in memory."""
+        return Layer(
+            **{one.name: fields_[one.name] if one.name in fields_ else getattr(self, one.name) for one in fields(Layer)}
+        )
 
     def head(self, head: int, item: int = 0) -> Head:
         """One of the recorded heads of one batch item, as a lens; heads are counted from 0 here."""
@@ -142,6 +156,8 @@ class Layer:
 
         mask = None if self.runs is None else Given(Runs(*map(part, self.runs)), self.k.shape[2])
         bias: Bias | None = None if self.bias is None else DenseBias(part(self.bias))
+        if self.by_offset is not None:
+            bias = Line(self.by_offset.expand(self.heads, -1)[heads], self.k.shape[2])
         sinks = None if self.sinks is None else self.sinks[heads]
         return Scoring(mask, bias, self.scale, self.softcap, sinks)
 

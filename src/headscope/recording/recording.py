@@ -24,6 +24,7 @@ from headscope.recording.layer import Layer
 from headscope.recording.output_projection import output_projection
 from headscope.recording.ranks.gather import Part, gathered, whole
 from headscope.recording.ranks.share import Rank
+from headscope.recording.unseen import Missed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -42,12 +43,14 @@ class Recording:
         layers: the recorded layers.
         model: the name of the model's class, and where it was loaded from when that is known.
         rank: which of several processes recorded this part; None for a whole recording. See `gather`.
+        missed: attention that ran in the block and was not captured, each with its module's path, class and the reason.
     """
 
     def __init__(self, layers: Sequence[Layer] = (), model: str = "", rank: Rank | None = None) -> None:
         self.layers = layers if not isinstance(layers, tuple) else list(layers)
         self.model = model
         self.rank = rank
+        self.missed: tuple[Missed, ...] = ()
         self._patterns: tuple[list[object], Patterns] | None = None
 
     def __repr__(self) -> str:

@@ -1,7 +1,8 @@
-"""`record`: listen to a model for the time of a block."""
+"""`record`: capture the attention calls of a model for the time of a block."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -9,20 +10,12 @@ from types import TracebackType
 import torch
 from torch import nn
 
-from headscope.attention.masks.tensors import Reader
+from headscope.calls.interception import opened
 from headscope.errors import ModelError
-from headscope.recording import interface, listening, steps
-from headscope.recording.axes.inputs import Inputs
-from headscope.recording.calls import Call
-from headscope.recording.folder.writer import Writer, place_of
-from headscope.recording.kept_copies import Keeper
-from headscope.recording.layer import Layer
-from headscope.recording.modules import Stack, crosses
-from headscope.recording.ranks.share import PartReader, Share, here, own_part
-from headscope.recording.recording import Recording, load
-from headscope.recording.selection import Kinds, Names, Numbers, Queries, Selection, amount, place
-from headscope.recording.steps import Steps, joined
-from headscope.recording.unseen import explain_nothing
+from headscope.recording.chosen_numbers import Numbers
+from headscope.recording.recorder import Recorder
+from headscope.recording.recording import Recording
+from headscope.recording.selection import Kinds, Names, Queries, Selection, amount, place
 
 
 def record(
@@ -33,6 +26,7 @@ def record(
     queries: Queries = None,
     kind: Kinds | Sequence[Kinds] | None = None,
     values: bool = True,
+    grad: bool = False,
     to: torch.device | str | Path | None = None,
     dtype: torch.dtype | None = None,
     budget: int | str | None = None,
@@ -41,28 +35,36 @@ def record(
     """Record every attention head of a model for the time of a `with` block; the model itself stays as it is.
 
     What is kept is q, k and v of every attention call, and who may see whom: O(N·d) numbers, from which any weight is
-    computed when someone looks. Kernels, outputs and gradients are those of the model without the block.
+    computed when someone looks. Kernels, outputs and gradients are those of the model without the block, to the bit, in
+    eager mode; torch's encoder layers keep their fast path. Compiled models, those of other threads included, run
+    eagerly while a block is open.
+
+    A block records what its own thread and task run; other threads and tasks are not affected. Blocks nest, and overlap
+    in tasks of asyncio. Generating with a cache makes one layer of all steps of a module; a batch item of a beam search
+    is the history of one beam as it was at the last step.
 
     Args:
         layers: numbers of attention layers in the order of their first call, or paths such as `"encoder.layer.3.*"`.
         heads: numbers of heads.
-        queries: positions of queries, or "last".
-        kind: "self", "cross", or the self-attention of the "encoder" or the "decoder"; or several of these.
+        queries: positions of queries; or "last", the last query of each call: in a generation those that the new tokens
+            came from. Whatever is selected is the cut of the full recording; negative numbers count from the end.
+        kind: "self", "cross", "joint", or the self-attention of the "encoder" or the "decoder"; or several of these.
         values: whether to keep v.
+        grad: whether q, k and v stay in the graph of autograd, together with what each call returned
+            (`layer.output`), so that gradients of a loss with respect to them can be asked for after the block.
         to: the device to keep tensors on ("cpu", "cuda:1", …), or a folder: then each layer is written as soon as it is
             complete, and only one is in memory at a time.
-        dtype: the floating point dtype to keep tensors in; their own unless given.
+        dtype: the floating point dtype to keep tensors in; their own unless set.
         budget: bytes that the recording may take in memory, or a text such as "2GB".
         overwrite: whether a folder that exists may be replaced.
 
-    Generating with a cache makes one layer of all steps of a module; a batch item of a beam search is the history of
-    one beam as it was at the last step.
-
     Raises:
-        OverBudget: in the block, when `budget` is spent.
+        OverBudget: at the end of the block: `budget` was spent; nothing more was recorded then.
         RecordingError: the folder exists, or cannot be written.
-        ModelError: `model` is no module.
-        NothingRecorded: the block ended and no attention had been seen.
+        ModelError: `model` is not a torch.nn.Module, or `grad` together with a folder.
+        NothingRecorded: the block ended and no attention had been captured.
+
+    A call that cannot be read never breaks the model: a warning names it, and `recording.missed` lists it.
 
     Example:
         >>> import torch, headscope as hs
@@ -80,161 +82,42 @@ def record(
             else ""
         )
         raise ModelError(
-            f"record: given a {type(model).__name__}; give the torch.nn.Module whose attention is to be recorded.{hint}"
+            f"record: expected a torch.nn.Module, got {type(model).__name__}; give the torch.nn.Module whose attention "
+            f"is to be recorded.{hint}"
         )
     device, folder = place(to)
+    if grad and folder is not None:
+        raise ModelError("record: grad=True keeps tensors in the graph of autograd, in memory; leave out to=.")
     selection = Selection(layers, kind, heads, queries, values, dtype, device)
-    return Session(model, selection, amount(budget), folder, overwrite)
+    limit = amount(budget)
+    return Session(lambda: Recorder(model, selection, limit, folder, overwrite=overwrite, grad=grad))
 
 
 class Session:
-    """One recording block."""
+    """A recording block; entered again when it has ended, it makes another recording."""
 
-    def __init__(
-        self, model: nn.Module, selection: Selection, budget: int | None, folder: Path | None, overwrite: bool
-    ) -> None:
-        self.model, self.selection, self.folder, self.overwrite = model, selection, folder, overwrite
-        self.writer: Writer | None = None
-        self.layers: list[Layer] = []
-        self.recording = Recording(self.layers, named(model))
-        self.numbers: dict[str, int] = {}
-        # The last layer of each module, which later steps of a generation may continue.
-        self.growing: dict[str, Steps] = {}
-        self.kept: list[Steps] = []
-        self.went_on = False
-        self.inputs = Inputs(model)
-        # Which heads of the model are in this process, and whether those that were asked for are in another.
-        self.share: Share | None = None
-        self.elsewhere = False
-        self.read: Reader = PartReader()
-        self.keeper = Keeper(selection.dtype, selection.device, budget)
-        self._stack: Stack | None = None
-        self._mode: listening.Listening | None = None
+    def __init__(self, recorder: Callable[[], Recorder]) -> None:
+        self._make = recorder
+        self._open: tuple[Recorder, contextlib.ExitStack] | None = None
 
     def __enter__(self) -> Recording:
-        if self._stack is not None:
+        if self._open is not None:
             raise ModelError("record: this block is open already; call hs.record(model) again for another one.")
-        if self.folder is not None:
-            self.writer = Writer(place_of(self.folder, here()), overwrite=self.overwrite)
-        self._stack = Stack(self.model)
-        listening.install()
-        interface.local.sessions.append(self)
-        self._mode = listening.Listening(self)
-        self._mode.__enter__()  # type: ignore[no-untyped-call]
-        return self.recording
+        with contextlib.ExitStack() as stack:
+            recorder = self._make()
+            stack.callback(recorder.abandon)
+            with contextlib.ExitStack() as interception:
+                interception.enter_context(opened(recorder))
+                self._open = recorder, interception.pop_all()
+            stack.pop_all()
+        return recorder.recording
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        stack, mode = self._stack, self._mode
-        assert stack is not None
-        assert mode is not None
-        mode.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
-        interface.local.sessions.remove(self)
-        listening.remove()
-        stack.remove()
-        self._stack = self._mode = None
-        try:
-            if kind is None and not self.kept and not self.elsewhere:
-                raise explain_nothing(self.model, stack.ran, self.numbers, self.selection)
-            self.finish(complete=kind is None)
-        finally:
-            if self.writer is not None:
-                self.writer.abandon()
-            self.growing.clear()
-            self.kept.clear()
-
-    def finish(self, *, complete: bool) -> None:
-        """Join what grew in several steps, and close the folder; an exception in the block leaves no folder."""
-        for position, one in enumerate(self.kept):
-            layer = joined(one)
-            if self.writer is not None and one.steps and complete:
-                self.writer.replace(position, layer)
-            self.inputs.label(one, layer)
-            if self.writer is not None:
-                self.writer.relabel(position, layer)
-            self.layers[position] = layer
-        self.recording.rank = here(self.share)
-        if self.writer is not None:
-            path = self.writer.finish(self.recording.model, self.recording.rank) if complete else None
-            self.layers[:] = [] if path is None else load(path).layers
-
-    def hear(self, make: Callable[[int | None], Call | None]) -> None:
-        """Keep an attention call, if it comes from the model and was asked for."""
-        # Inside a backward pass a forward runs again (activation checkpointing): that call was heard already.
-        if self._stack is None or not self._stack.running or torch._C._current_graph_task_id() != -1:
-            return
-        running = self._stack.running[-1]
-        known = self.numbers.get(running.name)
-        if interface.local.quiet or (known is not None and not self.selection.wants(known, running.name)):
-            return
-        self.inputs.see(self._stack.running)
-        with torch.inference_mode(False), torch.no_grad(), torch._C.DisableTorchFunction():
-            heard = make(listening.head_count(running.module))
-            if heard is None:
-                return
-            number = self.numbers.setdefault(running.name, len(self.numbers))
-            if not self.selection.wants(number, running.name):
-                return
-            call = interface.unrepeated(heard, self)
-            if call.cross is None:
-                call.cross = crosses(running)
-            if not self.selection.wants_kind(running.name, bool(call.cross)):
-                return
-            call, share = own_part(call, self._stack.running)
-            self.share = share or self.share
-            self.keep(call, running.name, number, share)
-            if running.name in self.growing:
-                self.inputs.heard(self.growing[running.name], self._stack.running, call)
-
-    def keep(self, call: Call, name: str, number: int, share: Share | None = None) -> None:
-        """Append what was asked for of a call to the recording, or to the layer that it continues."""
-        cross = bool(call.cross)
-        kept, heads, rows = self.selection.cut(call, share)
-        if not heads:
-            self.elsewhere = True
-            return
-        self.keeper.spend(name, (kept.q, kept.k, kept.v if self.selection.values else None, kept.bias))
-        growing = self.growing.get(name)
-        if growing is not None and growing.layer.head_numbers == heads and (not cross or self.went_on):
-            at = steps.continues(growing, call, cross)
-            if at is not None:
-                self.went_on = True
-                steps.append(growing, call, kept, rows, self.keeper, at, cross)
-                return
-        if not cross:
-            self.went_on = False
-        seen = steps.room(call)
-        asked = 0 if cross else seen - call.q.shape[2]
-        layer = Layer(
-            name,
-            "cross" if cross else "self",
-            self.keeper.copy(kept.q),
-            self.keeper.copy(kept.k),
-            self.keeper.copy(kept.v) if self.selection.values else None,
-            None if kept.runs is None else kept.runs.to(self.selection.device),
-            call.scale,
-            call.softcap,
-            None if kept.bias is None else self.keeper.convert(kept.bias),
-            None if kept.sinks is None else self.keeper.copy(kept.sinks),
-            number=number,
-            head_numbers=heads,
-            rows=None if rows is None else tuple(row + max(asked, 0) for row in rows),
-            source=call.source,
-        )
-        if self.writer is not None:
-            layer = self.writer.add(layer)
-            self.keeper.spent = 0
-        prints = steps.prints_of(call.k[:, :, :seen])
-        self.growing[name] = Steps(layer, prints, max(asked, 0) + call.q.shape[2], seen)
-        self.kept.append(self.growing[name])
-        self.layers.append(layer)
-
-
-def named(model: nn.Module) -> str:
-    """The class of a model, and where it was loaded from."""
-    source = getattr(getattr(model, "config", None), "_name_or_path", "")
-    name = type(model).__name__
-    if any(kind.__name__ == "FSDPModule" for kind in type(model).__mro__):
-        name = name.removeprefix("FSDP")  # which FSDP puts before the name of the class that it spreads
-    return f"{name} ({source})" if source else name
+        assert self._open is not None
+        (recorder, interception), self._open = self._open, None
+        with contextlib.ExitStack() as abandon:
+            abandon.callback(recorder.abandon)
+            interception.close()
+            recorder.finish(complete=kind is None)

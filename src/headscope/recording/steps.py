@@ -1,6 +1,6 @@
 """The steps of a generation: calls of one module whose keys continue those of the call before become one layer.
 
-Queries are appended, every key is kept once, and each query's runs say which keys it saw when it was asked: also where
+Queries are appended, every key is kept once, and each query's runs say which keys it saw at its step: also where
 a static cache holds room for more, where a sliding cache has dropped the first keys, and where a beam search went on
 with another beam (then a batch item's history is that of the beam it came from).
 """
@@ -8,29 +8,43 @@ with another beam (then a batch item's history is that of the beam it came from)
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from headscope.attention.bias import Line
 from headscope.attention.masks.runs import Runs
-from headscope.recording.calls import Call
+from headscope.calls.call import Call
 from headscope.recording.kept_copies import Keeper
 from headscope.recording.layer import Layer, plain
 
-# A key is recognised by the first numbers of its first head.
-PRINT = 8
+# A key's fingerprint: the first numbers of its first head.
+FINGERPRINT = 8
 
 
 @dataclass
 class Step:
-    """What one later call adds; `first` is the position of the call's first key among all keys."""
+    """What one call adds; `first` is the position of the call's first key among all keys.
+
+    Attributes:
+        q, k, v: of the selected heads and queries; k and v only of the keys that are new.
+        asked: how many queries the call had.
+        before: how many positions stand before its first query.
+        seen: how many of its keys count: a static cache holds more.
+        parents: which item each item was in the step before; None where they stayed.
+        rows: the numbers of its queries; None for all.
+    """
 
     q: Tensor
     k: Tensor | None
     v: Tensor | None
     runs: Runs | None
     bias: Tensor | None
+    by_offset: Tensor | None
     first: int
+    asked: int
+    before: int
     seen: int
     parents: Tensor | None
     rows: tuple[int, ...] | None
@@ -38,97 +52,133 @@ class Step:
 
 @dataclass
 class Steps:
-    """One layer while it may still grow."""
+    """One layer while it may still grow. What was not selected is followed, too, but nothing of it is kept.
 
-    layer: Layer
-    prints: Tensor
+    Attributes:
+        layer: the first call, as far as it was selected; None where it was not.
+        fingerprints: of every key so far, `(b, k, n)`.
+        offset: how many positions stand before the first recorded query.
+        asked: how many positions there are up to the last query.
+    """
+
+    layer: Layer | None
+    fingerprints: Tensor
     asked: int
     seen: int = 0
+    offset: int = 0
+    first_queries: int = 0
     steps: list[Step] = field(default_factory=list)
 
     @property
     def keys(self) -> int:
         """How many keys there are so far."""
-        return self.prints.shape[1]
+        return self.fingerprints.shape[1]
+
+    @property
+    def queries(self) -> int:
+        """How many queries there are so far."""
+        return self.asked - self.offset
+
+    def follow(self, call: Call, at: Place, cross: bool) -> None:
+        """Go on with a call that continues the ones before."""
+        new = 0 if cross else call.q.shape[2]
+        if at.parents is not None:
+            self.fingerprints = self.fingerprints[at.parents]
+        if new:
+            added = fingerprints_of(call.k[:, :, at.seen - new : at.seen])
+            self.fingerprints = torch.cat([self.fingerprints, added], 1)
+        self.asked += call.q.shape[2]
 
 
-def prints_of(k: Tensor) -> Tensor:
+class Place(NamedTuple):
+    """Where a call goes on: the position of its first key, how many of its keys count, which item each item was."""
+
+    first: int
+    seen: int
+    parents: Tensor | None
+
+
+def fingerprints_of(k: Tensor) -> Tensor:
     """What keys are recognised by: `(b, k, n)`."""
-    return k[:, 0, :, :PRINT].detach().clone()
+    first = k[:, 0] if k.shape[1] else k.flatten(1, 2)
+    return first[:, :, :FINGERPRINT].detach().clone()
 
 
-def room(call: Call) -> int:
-    """How many of a call's keys anybody may see: a static cache holds more."""
+def capacity(call: Call) -> int:
+    """How many of a call's keys any query may see: a static cache holds more."""
     if call.runs is None or call.k.shape[2] <= call.q.shape[2] or not call.runs.stop.numel():
         return call.k.shape[2]
     return max(int(call.runs.stop.max()), 1)
 
 
-def continues(steps: Steps, call: Call, cross: bool) -> tuple[int, int, Tensor | None] | None:
-    """Where a call goes on: the position of its first key, how many of its keys count, and which item each item was.
-
-    None when the call has nothing to do with the ones before.
-    """
-    seen, asked, known = room(call), call.q.shape[2], steps.keys
-    if len(call.k) != len(steps.prints):
+def continues(steps: Steps, call: Call, cross: bool) -> Place | None:
+    """Where a call goes on; None when it does not continue the ones before."""
+    seen, asked, known = capacity(call), call.q.shape[2], steps.keys
+    if len(call.k) != len(steps.fingerprints):
         return None
     new = 0 if cross else asked
-    found = prints_of(call.k[:, :, :seen])
+    found = fingerprints_of(call.k[:, :, :seen])
     for first in dict.fromkeys((0, known + new - seen)):
         old = seen - new
         # The first `old` keys of the call are known ones, and the last one that is known is among them.
         if first < 0 or old < 1 or first + old != known:
             continue
-        before, now = steps.prints[:, first:], found[:, :old]
+        before, now = steps.fingerprints[:, first:], found[:, :old]
         if torch.equal(before, now):
-            return first, seen, None
+            return Place(first, seen, None)
         parents = [next((j for j, one in enumerate(before) if torch.equal(one, item)), -1) for item in now]
         if min(parents) >= 0:
-            return first, seen, torch.tensor(parents, device=call.k.device)
+            return Place(first, seen, torch.tensor(parents, device=call.k.device))
     return None
 
 
 def append(
-    steps: Steps,
-    call: Call,
-    kept: Call,
-    rows: tuple[int, ...] | None,
-    keeper: Keeper,
-    at: tuple[int, int, Tensor | None],
-    cross: bool,
+    steps: Steps, call: Call, kept: Call, rows: tuple[int, ...] | None, keeper: Keeper, at: Place, cross: bool
 ) -> None:
     """Add a call to the layer it continues; `kept` is the part of it that was selected."""
-    first, seen, parents = at
-    new = 0 if cross else call.q.shape[2]
-    if parents is not None:
-        steps.prints = steps.prints[parents]
+    assert steps.layer is not None
+    asked, seen = call.q.shape[2], at.seen
+    new = 0 if cross else asked
     k = v = None
     if new:
         k = keeper.copy(kept.k[:, :, seen - new : seen])
         v = None if steps.layer.v is None else keeper.copy(kept.v[:, :, seen - new : seen])
-        steps.prints = torch.cat([steps.prints, prints_of(call.k[:, :, seen - new : seen])], 1)
-    placed = None if rows is None else tuple(row + steps.asked for row in rows)
     bias = None if kept.bias is None else keeper.convert(kept.bias[..., :seen])
+    by_offset = None if kept.by_offset is None else keeper.convert(kept.by_offset)
     runs = None if kept.runs is None else kept.runs.to(keeper.device)
-    steps.steps.append(Step(keeper.copy(kept.q), k, v, runs, bias, first, seen, parents, placed))
-    steps.asked += call.q.shape[2]
+    q = keeper.copy(kept.q)
+    step = Step(q, k, v, runs, bias, by_offset, at.first, asked, steps.asked, seen, at.parents, rows)
+    steps.steps.append(step)
+    steps.follow(call, at, cross)
 
 
 def joined(steps: Steps) -> Layer:
     """The layer with everything that later calls added."""
-    layer, parts = steps.layer, steps.steps
-    if not parts:
+    layer, later = steps.layer, steps.steps
+    assert layer is not None
+    if not later:
         return layer
-    items = len(layer.q)
+    items, seen = layer.items, steps.seen
     queries, keys, values = [], [], []
     which: Tensor | None = None
     runs: list[Runs] = []
-    seen = steps.seen
-    bias = None if layer.bias is None else layer.bias[..., :seen]
-    v = None if layer.v is None else layer.v[:, :, :seen]
-    first = Step(layer.q, layer.k[:, :, :seen], v, layer.runs, bias, 0, seen, None, layer.rows)
+    first = Step(
+        layer.q,
+        layer.k[:, :, :seen],
+        None if layer.v is None else layer.v[:, :, :seen],
+        layer.runs,
+        None if layer.bias is None else layer.bias[..., :seen],
+        layer.by_offset,
+        0,
+        steps.first_queries,
+        steps.offset,
+        seen,
+        None,
+        layer.rows,
+    )
+    parts = [first, *later]
     # From the last step back: each item's history is that of the item it came from.
-    for step in reversed([first, *parts]):
+    for step in reversed(parts):
         queries.append(of_items(step.q, which))
         keys.append(None if step.k is None else of_items(step.k, which))
         values.append(None if step.v is None else of_items(step.v, which))
@@ -136,26 +186,20 @@ def joined(steps: Steps) -> Layer:
         if step.parents is not None:
             which = step.parents if which is None else step.parents[which]
     total = sum(k.shape[2] for k in keys if k is not None)
-    new = Layer(
-        layer.name,
-        layer.kind,
-        torch.cat(queries[::-1], 2),
-        torch.cat([k for k in keys[::-1] if k is not None], 2),
-        None if layer.v is None else torch.cat([v for v in values[::-1] if v is not None], 2),
-        stacked(runs[::-1]),
-        layer.scale,
-        layer.softcap,
-        wide_bias([first, *parts], total, items),
-        layer.sinks,
-        None,
-        [],
-        [plain(total)] * items,
-        layer.number,
-        layer.head_numbers,
-        None if layer.rows is None else sum((step.rows or () for step in parts), layer.rows),
-        layer.source,
+    by_offset = one_line(parts, steps.queries, total)
+    return layer.changed(
+        q=torch.cat(queries[::-1], 2),
+        k=torch.cat([k for k in keys[::-1] if k is not None], 2),
+        v=None if layer.v is None else torch.cat([v for v in values[::-1] if v is not None], 2),
+        runs=stacked(runs[::-1]),
+        bias=wide_bias(parts, total) if by_offset is None else None,
+        by_offset=by_offset,
+        lse=None,
+        output=None,
+        queries=[],
+        keys=[plain(total)] * items,
+        rows=None if layer.rows is None else sum((step.rows or () for step in later), layer.rows),
     )
-    return new
 
 
 def of_items(x: Tensor, which: Tensor | None) -> Tensor:
@@ -185,17 +229,47 @@ def stacked(runs: list[Runs]) -> Runs:
     return Runs(torch.cat([side(run.start) for run in runs], 2), torch.cat([side(run.stop) for run in runs], 2))
 
 
-def wide_bias(steps: list[Step], total: int, items: int) -> Tensor | None:
+def wide_bias(steps: list[Step], total: int) -> Tensor | None:
     """The biases of successive queries, each at the place of its keys."""
-    given = [step.bias for step in steps if step.bias is not None]
-    if not given:
+    dense = [step_bias(step) for step in steps]
+    present = [bias for bias in dense if bias is not None]
+    if not present:
         return None
-    heads = max(bias.shape[1] for bias in given)
-    batch = max(bias.shape[0] for bias in given)
+    batch, heads = (max(bias.shape[axis] for bias in present) for axis in (0, 1))
     rows = []
-    for step in steps:
-        row = given[0].new_zeros(batch, heads, step.q.shape[2], total)
-        if step.bias is not None:
-            row[..., step.first : step.first + step.seen] = step.bias
+    for step, bias in zip(steps, dense, strict=True):
+        row = present[0].new_zeros(batch, heads, step.q.shape[2], total)
+        if bias is not None:
+            row[..., step.first : step.first + step.seen] = bias[..., : step.seen]
         rows.append(row)
     return torch.cat(rows, 2)
+
+
+def step_bias(step: Step) -> Tensor | None:
+    """The bias of a step, written out."""
+    if step.by_offset is None:
+        return step.bias
+    keys = step.by_offset.shape[1] - step.asked + 1
+    return Line(step.by_offset, keys).block(slice(0, step.asked), 0, keys, step.asked, keys)
+
+
+def one_line(steps: list[Step], queries: int, keys: int) -> Tensor | None:
+    """The bias by offset of all steps together, `(h|1, queries + keys - 1)`; None where they do not agree on one."""
+    lines = [step.by_offset for step in steps]
+    if any(line is None or step.bias is not None for line, step in zip(lines, steps, strict=True)):
+        return None
+    first = lines[0]
+    assert first is not None
+    found = first.new_full((len(first), queries + keys - 1), torch.nan)
+    for step, line in zip(steps, lines, strict=True):
+        assert line is not None
+        # Query i and key j of the step are query i + (before - offset) and key j + first of all.
+        here = line[:, : step.asked + step.seen - 1]
+        start = step.first - (step.before - steps[0].before) + queries - step.asked
+        if start < 0 or start + here.shape[1] > found.shape[1]:
+            return None
+        place = found[:, start : start + here.shape[1]]
+        if bool(((place != here) & ~place.isnan()).any()):
+            return None
+        place.copy_(here)
+    return found.nan_to_num(0.0)

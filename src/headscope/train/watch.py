@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from headscope.compat.compiler import uncompiled
 from headscope.errors import MissingExtra, ModelError, TrainingError
 from headscope.look.table import Row, Table
+from headscope.recording.chosen_numbers import Numbers
 from headscope.recording.recording import Recording
-from headscope.recording.selection import Names, Numbers
+from headscope.recording.selection import Names
 from headscope.recording.session import record
 from headscope.train import board, probe, processes
 from headscope.train.eval_mode import undisturbed

@@ -1,4 +1,4 @@
-"""Attention functions of other libraries: the arguments of flash-attn, xformers and torch's varlen_attn -> a Call.
+"""The functions of flash-attn, and torch's `varlen_attn`, which takes the same arguments.
 
 Tensors are `(batch, positions, heads, size)` there, or `(positions, heads, size)` where the sequences of a batch stand
 one behind the other; causal masks and windows are aligned to the end of the keys.
@@ -6,20 +6,107 @@ one behind the other; causal masks and windows are aligned to the end of the key
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from headscope.attention.masks.runs import Runs
-from headscope.attention.masks.tensors import Reader, causal_from_the_start
-from headscope.recording.calls import Call
+from headscope.attention.masks.tensors import Reader
+from headscope.calls import blocks, second_names
+from headscope.calls.call import Call
+from headscope.calls.replaced import Replacement
+from headscope.calls.sites.site import Arguments, Site
+
+FUNCTIONS = (
+    "flash_attn_func", "flash_attn_qkvpacked_func", "flash_attn_kvpacked_func", "flash_attn_varlen_func",
+    "flash_attn_varlen_qkvpacked_func", "flash_attn_varlen_kvpacked_func", "flash_attn_with_kvcache",
+)  # fmt: skip
+# Where flash-attn 2, 3 and 4 define them.
+HOMES = dict.fromkeys(
+    ("flash_attn.flash_attn_interface", "flash_attn_interface", "flash_attn.cute.interface"), FUNCTIONS
+)
+# The arguments of the operator of `torch.nn.attention.varlen`.
+VARLEN_NAMES = (
+    "query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k", "is_causal", "scale", "window_size",
+    "enable_gqa", "seqused_k", "block_table",
+)  # fmt: skip
 
 # The names under which versions of these libraries know the same argument.
 NAMES = {
     "q": "query", "k": "key", "v": "value", "softmax_scale": "scale", "cu_seqlens": "cu_seq_q",
     "cu_seqlens_q": "cu_seq_q", "cu_seqlens_k": "cu_seq_k", "page_table": "block_table",
 }  # fmt: skip
+
+
+class Packed(Site):
+    """What the functions have in common: tensors with the heads behind the positions."""
+
+    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call | None:
+        """With the translation of the function that was called."""
+        given = dict(given)
+        return cache(given) if given.pop("function", "").endswith("kvcache") else flash(given)
+
+    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+        """`(b, q, h, e)`, or `(positions, h, e)` as one item."""
+        values: Tensor = output[0] if isinstance(output, tuple) else output
+        return values.transpose(1, 2) if values.ndim == 4 else values.transpose(0, 1)[None]
+
+    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+        """The other results (lse, probabilities, the state of the random numbers) stay."""
+        first = output[0] if isinstance(output, tuple) else output
+        new = values.transpose(1, 2).reshape(first.shape)
+        return (new, *output[1:]) if isinstance(output, tuple) else new
+
+
+class FlashAttn(Packed):
+    """The functions of the library flash-attn, under whatever name a module has for them."""
+
+    name = "flash-attn"
+    # One of them fills its cache itself.
+    reads_afterwards = True
+
+    def replacements(self) -> Iterable[Replacement]:
+        """Every name of every function."""
+        return second_names.replacements(HOMES, self._wrapper)
+
+    def arguments(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """By the function's own names, and which function it is."""
+        return dict(inspect.signature(func).bind(*args, **kwargs).arguments) | {"function": func.__name__}
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Nothing that it calls is captured."""
+        with blocks.suppressed():
+            return func(*args, **kwargs)
+
+    def _wrapper(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self.around(original, args, kwargs) if blocks.here() else original(*args, **kwargs)
+
+
+class Varlen(Packed):
+    """`torch.nn.attention.varlen.varlen_attn`, as the operator that it becomes."""
+
+    name = "varlen_attn"
+    operators = ("_varlen_attn", "_varlen_attn_out")
+
+    def arguments(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """By the names of the operator; the one that writes into its first argument has the others behind that."""
+        return dict(zip(VARLEN_NAMES, args[written(func) :], strict=False)) | kwargs
+
+    def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Where the operator writes into a tensor of the model, the edited values are written there."""
+        output = super().around(func, args, kwargs)
+        if written(func) and blocks.editing():
+            new = output[0] if isinstance(output, tuple) else output
+            args[0].copy_(new)
+        return output
+
+
+def written(func: Any) -> bool:
+    """Whether an operator writes into its first argument."""
+    return bool(func.__name__.split(".")[0].endswith("out"))
 
 
 def flash(arguments: dict[str, Any]) -> Call:
@@ -157,35 +244,3 @@ def own_keys(queries: int, keys: int, given: dict[str, Any]) -> Tensor:
     text = (torch.searchsorted(cu_q, i, right=True) - 1).clamp(max=len(cu_q) - 2)
     own: Tensor = i - cu_q[text] + cu_k[text + 1] - cu_q.diff()[text]
     return own
-
-
-def xformers(read: Reader, given: dict[str, Any]) -> Call:
-    """A call of `xformers.ops.memory_efficient_attention`; tensors of five axes have their heads in groups."""
-    q, k, v = given["query"], given["key"], given["value"]
-    if q.ndim == 3:
-        q, k, v = (x[:, :, None] for x in (q, k, v))
-    if q.ndim == 5:  # keys and values are expanded within each group
-        k, v = (x[:, :, :, 0] if x.stride(3) == 0 or x.shape[3] == 1 else x.flatten(2, 3) for x in (k, v))
-        q = q.flatten(2, 3)
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    scale = given.get("scale")
-    call = Call(q, k, v, None, None, float(scale) if scale is not None else q.shape[-1] ** -0.5)
-    bias = given.get("attn_bias")
-    if bias is None:
-        return call
-    kind = type(bias).__name__
-    queries, keys = q.shape[2], k.shape[2]
-    if kind == "LowerTriangularMask":
-        call.runs = causal_from_the_start(queries, keys, q.device)
-    elif kind == "LowerTriangularFromBottomRightMask":
-        call.runs = aligned(queries, torch.tensor([keys], device=q.device), keys, (None, 0))
-    else:
-        tensor = bias if isinstance(bias, Tensor) else bias.materialize((1, 1, queries, keys), torch.float32, q.device)
-        if tensor.ndim == 3:
-            tensor = (
-                tensor[:, None] if len(tensor) != q.shape[0] * q.shape[1] else tensor.view(*q.shape[:2], queries, -1)
-            )
-        if tensor.ndim == 5:
-            tensor = tensor.flatten(1, 2)
-        call.runs, call.bias = read(tensor)
-    return call

@@ -16,25 +16,53 @@ from torch import Tensor
 
 from headscope.attention.masks.runs import Runs, from_dense
 from headscope.attention.masks.tensors import Reader, split
-from headscope.recording.calls import Call, both
-from headscope.recording.interface import from_weights
+from headscope.calls.call import Call, both, from_weights
+from headscope.calls.sites.site import Arguments, Site
 
-# Scores at which a score_mod is asked: what it adds must be the same at each of them.
+# Scores at which a score_mod is evaluated: what it adds must be the same at each of them.
 PROBES = (0.0, 1.5, -3.0)
 ROWS = 128
 LARGE = 2**30
 
 
+NAMES = ("query", "key", "value", "score_mod", "block_mask", "scale", "kernel_options")
+
+
+class FlexAttention(Site):
+    """The operator that `flex_attention` becomes; what it returns is `(values, lse, largest scores)`."""
+
+    name = "flex_attention"
+    operators = ("flex_attention",)
+
+    def arguments(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """By the names of the operator."""
+        return dict(zip(NAMES, args, strict=False)) | kwargs
+
+    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
+        """See `call_of`."""
+        return call_of(*(given[name] for name in NAMES[:6]))
+
+    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+        """The first of its results."""
+        values: Tensor = output[0]
+        return values
+
+    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+        """The other results stay."""
+        return (values, *output[1:])
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See `run`."""
+        return run(func, args, kwargs)
+
+
 def call_of(
-    read: Reader,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     score_mod: Callable[..., Tensor],
     block_mask: tuple[Any, ...],
     scale: float,
-    *others: Any,
-    **named: Any,
 ) -> Call:
     """The call of the operator that `flex_attention` becomes; `block_mask` is the mask as a tuple."""
     q, k, v = (x.expand(query.shape[0], *x.shape[1:]) for x in (query, key, value))
@@ -51,7 +79,7 @@ def call_of(
 
 
 def identity() -> Any:
-    """What torch takes for a score_mod where none was given; None in a version that has another name for it."""
+    """Torch's score_mod that changes nothing; None in a version that has another name for it."""
     from torch.nn.attention import flex_attention as theirs
 
     return getattr(theirs, "_identity", None)
@@ -60,19 +88,19 @@ def identity() -> Any:
 def runs_of(block_mask: tuple[Any, ...], q: Tensor, k: Tensor, *, blocks: bool) -> Runs | None:
     """The runs of a block mask.
 
-    Compiled kernels see its whole blocks, and what its function says about the others that it lists; without the
-    compiler torch asks the function alone (`blocks=False`).
+    Compiled kernels see its full blocks, and of the other blocks that it lists what its function allows; without the
+    compiler torch uses the function alone (`blocks=False`).
     """
     from torch.nn.attention.flex_attention import noop_mask
 
     queries, keys = q.shape[2], k.shape[2]
-    count, columns, whole_count, whole_columns = block_mask[2:6]
+    count, columns, full_count, full_columns = block_mask[2:6]
     tall, wide, mask_mod = block_mask[-3:]
     if mask_mod is noop_mask and (not blocks or (tall >= queries and wide >= keys)):
         return None
     b, h = count.shape[:2]
     partly = listed(count, columns)
-    wholly = torch.zeros_like(partly) if whole_count is None else listed(whole_count, whole_columns)
+    wholly = torch.zeros_like(partly) if full_count is None else listed(full_count, full_columns)
     device = q.device
     items, heads, column = (torch.arange(n, device=device) for n in (q.shape[0], q.shape[1], keys))
     items, heads = items[:b], heads[:h]
@@ -133,7 +161,7 @@ def weights(q: Tensor, k: Tensor, score_mod: Callable[..., Tensor], runs: Runs |
 
 
 def compiled() -> bool:
-    """Whether `flex_attention` was called in a compiled region, which runs eagerly only while somebody listens.
+    """Whether `flex_attention` was called in a compiled region, which runs eagerly only while a block is open.
 
     Outside of one it sends its operator through the compiler itself: one such call is always on the way here.
     """
@@ -154,11 +182,11 @@ def run(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any])
     """
     from torch._higher_order_ops.utils import setup_compilation_env
 
-    def operator(*given: Any, **named: Any) -> Any:
-        return func(*given, **named)
+    def operator(*inputs: Any, **named: Any) -> Any:
+        return func(*inputs, **named)
 
-    # The last two arguments, tensors that the functions use, are the compiler's own to find; and another block that is
-    # open in this thread is to hear of the operator, too.
+    # The last two arguments, tensors that the functions use, are the compiler's own to find; and another mode of this
+    # thread is to see the operator, too.
     if any(args[7:]) or torch._C._len_torch_function_stack():
         return func(*args, **kwargs)
     fused = compiled() and needs_kernel(args[0], args[1], args[4])

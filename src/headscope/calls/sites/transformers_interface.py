@@ -1,16 +1,15 @@
-"""Listening at the attention interface of transformers: the one place through which its models choose a kernel.
+"""The attention interface of transformers: the one place through which its models choose a kernel.
 
-What a kernel is given here is closer to the model than what it hands on: keys and values are not yet repeated for the
+What a kernel gets here is closer to the model than what it passes on: keys and values are not yet repeated for the
 query heads, one-token queries are not yet folded into their groups, and "eager" attention, which calls none of torch's
-attention functions, can be heard at all.
+attention functions, can be captured at all.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,92 +18,100 @@ from torch import Tensor
 from headscope.attention.bias import DenseBias
 from headscope.attention.masks.mask import Given
 from headscope.attention.masks.runs import Runs
-from headscope.attention.masks.tensors import Reader, runs_of
+from headscope.attention.masks.tensors import Reader
 from headscope.attention.paths.formula import normalise, scores
-from headscope.recording import patches
-from headscope.recording.calls import Call, both
+from headscope.calls import blocks
+from headscope.calls.blocks import Block, Outer
+from headscope.calls.call import Call, both, from_weights
+from headscope.calls.replaced import Replacement
+from headscope.calls.sites.site import Arguments, Site
 
 # Rows of weights that are compared with the model's own: the arguments of an eager function need not tell everything.
 ROWS = 16
 
 
-@dataclass
-class Frame:
+class Frame(Outer):
     """One call through the interface, while it runs."""
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    heard: set[int] = field(default_factory=set)
+    def __init__(self, q: Tensor, k: Tensor, v: Tensor) -> None:
+        super().__init__()
+        self.q, self.k, self.v = q, k, v
+
+    def refine(self, call: Call, block: Block) -> Call:
+        """A call that was captured below the interface, with the keys, values and queries as the interface got them."""
+        q, k, v = self.q, self.k, self.v
+        if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
+            return call
+        if call.q.shape != q.shape and q.shape[2] == 1 and call.q.numel() == q.numel():
+            # Heads of one group were folded into the axis of the queries; a mask of theirs has a row for each of them.
+            call = unfold(call, q)
+        repeats = q.shape[1] // k.shape[1] if k.shape[1] else 1
+        same = call.q.shape == q.shape and call.k.shape[2] <= k.shape[2] and call.k.shape[0] == k.shape[0]
+        if repeats > 1 and same and call.k.shape[1] == q.shape[1]:
+            call.k, call.v = k[:, :, : call.k.shape[2]], v[:, :, : call.v.shape[2]]
+        return call
 
 
-class Local(threading.local):
-    """The blocks and the interface calls that are open in one thread, innermost last."""
+class AttentionInterface(Site):
+    """Kernels of transformers; the output is edited here, whatever the kernel calls."""
 
-    def __init__(self) -> None:
-        self.sessions: list[Any] = []
-        self.frames: list[Frame] = []
-        # Above 0 while a function runs that was heard as a whole: what it calls is not heard again.
-        self.quiet = 0
+    name = "an attention function of transformers"
+
+    def replacements(self) -> Iterable[Replacement]:
+        """What models ask for their kernel; nothing while transformers is not loaded."""
+        kind = getattr(sys.modules.get("transformers.modeling_utils"), "AttentionInterface", None)
+        return () if kind is None else (Replacement(kind, "get_interface", self._wrapper),)
+
+    def _wrapper(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kernel = original(*args, **kwargs)
+        return Kernel(self, kernel) if blocks.here() else kernel
+
+    def arguments(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """By the names of the interface."""
+        names = ("module", "query", "key", "value", "attention_mask", "scaling", "dropout")
+        return dict(zip(names, args, strict=False)) | kwargs
+
+    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
+        """From the arguments and the weights that an eager kernel returned."""
+        return eager(reader, given["module"], given, given["weights"])
+
+    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+        """`(b, q, h, e)`, beside the weights or alone."""
+        values: Tensor = output[0] if isinstance(output, tuple) else output
+        return values.transpose(1, 2)
+
+    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+        """The weights stay."""
+        new = values.transpose(1, 2).contiguous()
+        return (new, *output[1:]) if isinstance(output, tuple) else new
+
+    def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The kernel's own result; a function that is captured inside it counts, else the kernel itself."""
+        given = self.arguments(func, args, kwargs)
+        frame = Frame(given["query"], given["key"], given["value"])
+        with blocks.inside(frame):
+            output = func(*args, **kwargs)
+        given["weights"] = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+
+        def read(reader: Reader, heads: int | None) -> Call:
+            return self.read(reader, heads, given)
+
+        blocks.capture(self.name, read, skip=frame.captured)
+        return self.edit(output, given, read)
 
 
-local = Local()
+class Kernel:
+    """A kernel of transformers, called as it is, and captured."""
 
+    def __init__(self, site: AttentionInterface, kernel: Callable[..., Any]) -> None:
+        self.site, self.kernel = site, kernel
 
-def owner() -> type[Any] | None:
-    """The class whose `get_interface` models call; None while transformers is not loaded."""
-    module = sys.modules.get("transformers.modeling_utils")
-    return getattr(module, "AttentionInterface", None)
-
-
-def listen(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`get_interface`, whose answer is listened to when the thread has a block open."""
-    kernel = original(*args, **kwargs)
-    return Heard(kernel) if local.sessions else kernel
-
-
-class Heard:
-    """An attention kernel of transformers, called as it is, with a frame around the call."""
-
-    def __init__(self, kernel: Callable[..., Any]) -> None:
-        self.kernel = kernel
-
-    def __call__(self, module: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The kernel's own answer."""
-        frame = Frame(query, key, value)
-        local.frames.append(frame)
-        try:
-            output = self.kernel(module, query, key, value, *args, **kwargs)
-        finally:
-            local.frames.pop()
-        for session in list(local.sessions):
-            if id(session) not in frame.heard:
-                given = dict(zip(("attention_mask", "scaling", "dropout"), args, strict=False)) | kwargs
-                weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
-                session.hear(lambda _, s=session, g=given, w=weights: eager(s.read, module, frame, g, w))
-        return output
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The kernel's own result, or the edited one."""
+        return self.site.around(self.kernel, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.kernel, name)
-
-
-def unrepeated(call: Call, session: Any) -> Call:
-    """A call that was heard below the interface, with the keys, values and queries as they were given to it."""
-    if not local.frames:
-        return call
-    frame = local.frames[-1]
-    frame.heard.add(id(session))
-    q, k, v = frame.q, frame.k, frame.v
-    if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
-        return call
-    if call.q.shape != q.shape and q.shape[2] == 1 and call.q.numel() == q.numel():
-        # Heads of one group were folded into the axis of the queries; a mask of theirs has a row for each of them.
-        call = unfold(call, q)
-    repeats = q.shape[1] // k.shape[1] if k.shape[1] else 1
-    same = call.q.shape == q.shape and call.k.shape[2] <= k.shape[2] and call.k.shape[0] == k.shape[0]
-    if repeats > 1 and same and call.k.shape[1] == q.shape[1]:
-        call.k, call.v = k[:, :, : call.k.shape[2]], v[:, :, : call.v.shape[2]]
-    return call
 
 
 def unfold(call: Call, q: Tensor) -> Call:
@@ -119,10 +126,9 @@ def unfold(call: Call, q: Tensor) -> Call:
     return replace(call, q=q, runs=runs, bias=bias)
 
 
-def eager(read: Reader, module: Any, frame: Frame, given: dict[str, Any], weights: Any) -> Call:
-    """A call of a kernel that calls none of torch's attention functions, from what it was given and what it "
-    "returned."""
-    q, k, v = frame.q, frame.k, frame.v
+def eager(read: Reader, module: Any, given: Arguments, weights: Any) -> Call:
+    """A call of a kernel that calls none of torch's attention functions, from its arguments and its result."""
+    q, k, v = given["query"], given["key"], given["value"]
     scale = first(given.get("scaling"), getattr(module, "scaling", None), q.shape[-1] ** -0.5)
     sinks = first(given.get("s_aux"), given.get("sinks"), getattr(module, "sinks", None))
     softcap = given.get("softcap")
@@ -147,8 +153,7 @@ def first(*given: Any) -> Any:
 
 
 def agrees(call: Call, weights: Tensor, given: dict[str, Any]) -> bool:
-    """Whether a call explains the weights that the model computed; a few rows of the first and last item are "
-    "compared."""
+    """Whether a call explains the weights that the model computed: some rows of the outer items are compared."""
     q, k = call.q.float(), call.k.float()
     b, h, queries, keys = weights.shape
     if (b, h, queries) != tuple(q.shape[:3]) or keys != k.shape[2] or h % k.shape[1]:
@@ -174,26 +179,3 @@ def agrees(call: Call, weights: Tensor, given: dict[str, Any]) -> bool:
         if bool(((mine - theirs * (1 - dropout)).abs() * kept > 2e-3).any()):
             return False
     return True
-
-
-def from_weights(weights: Tensor, v: Tensor) -> Call:
-    """A call that is known by its weights alone: their logarithm is the bias of scores that are 0."""
-    b, h, queries, keys = weights.shape
-    q, k = weights.new_zeros(b, h, queries, 1), weights.new_zeros(b, v.shape[1], keys, 1)
-    runs = runs_of(weights > 0)
-    bias = weights.detach().float().log().masked_fill(weights <= 0, 0.0)
-    return Call(q, k, v, runs, bias, 1.0, source="weights")
-
-
-def install() -> None:
-    """Begin to listen, once for each block."""
-    kind = owner()
-    if kind is not None:
-        patches.install(kind, "get_interface", listen)
-
-
-def remove() -> None:
-    """Stop listening for one block."""
-    kind = owner()
-    if kind is not None and patches.installed(kind, "get_interface", listen):
-        patches.remove(kind, "get_interface", listen)

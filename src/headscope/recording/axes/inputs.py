@@ -15,14 +15,14 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from headscope.calls.call import Call
+from headscope.calls.modules import Running, parameters
 from headscope.hf.pictures import patch_axis
 from headscope.hf.sounds import frame_axis
 from headscope.hf.vocabulary import ids_axis, knows, tokenizer_at_hand, with_special
 from headscope.look.axis import Axis
 from headscope.recording.axes.tokens import Side
-from headscope.recording.calls import Call
 from headscope.recording.layer import Layer
-from headscope.recording.modules import Running, parameters
 from headscope.recording.steps import Steps, of_items
 
 What = Literal["ids", "pixels", "sound"]
@@ -91,7 +91,7 @@ class Inputs:
                 frame.notes["given"] = found = given_to(frame)
                 self.before += found
 
-    def heard(self, steps: Steps, running: Sequence[Running], call: Call) -> None:
+    def captured(self, steps: Steps, running: Sequence[Running], call: Call) -> None:
         """Remember where a call that was kept came from."""
         given = [one for frame in reversed(running) for one in frame.notes.get("given", ())]
         place = Place(side_of(running[-1].name), given, len(self.before), call.q.shape[0], call.q.shape[2])

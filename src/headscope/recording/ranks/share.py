@@ -17,8 +17,8 @@ from torch import Tensor
 
 from headscope.attention.masks.runs import Runs
 from headscope.attention.masks.tensors import Meaning, Reader
-from headscope.recording.calls import Call
-from headscope.recording.modules import Running
+from headscope.calls.call import Call
+from headscope.calls.modules import Running
 
 
 class Rank(NamedTuple):

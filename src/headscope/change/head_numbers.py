@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from headscope.change.edit import Output
+from headscope.change.editor import Output
 from headscope.errors import LookError
 
 Heads = Iterable[tuple[int, int]]

@@ -1,0 +1,51 @@
+"""`hs.attend` and `hs.attend_lse`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from headscope.attention.api import attend, attend_lse
+from headscope.attention.bias import OffsetBias
+from headscope.attention.masks.tensors import Reader
+from headscope.calls.call import Call
+from headscope.calls.sites.site import Arguments, Site
+
+
+class Attend(Site):
+    """This library's own attention: the call is what it was given."""
+
+    name = "hs.attend"
+
+    def functions(self) -> Iterable[Any]:
+        """Both functions."""
+        return (attend, attend_lse)
+
+    def arguments(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """q, k and v by position, all else by name."""
+        return dict(zip(("q", "k", "v"), args, strict=False)) | kwargs
+
+    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
+        """A mask is runs already; a bias by distance stays one value for each offset."""
+        q, k, v, mask, bias = given["q"], given["k"], given["v"], given.get("mask"), given.get("bias")
+        queries, keys = q.shape[2], k.shape[2]
+        runs = None if mask is None else mask.runs(queries, keys, q.device)
+        added = by_offset = None
+        if isinstance(bias, OffsetBias):
+            by_offset = bias.line(queries, keys, q.device).detach()
+        elif bias is not None:
+            added = bias.block(slice(0, queries), 0, keys, queries, keys).detach()
+        scale = given.get("scale")
+        scale = scale if scale is not None else max(q.shape[3], 1) ** -0.5
+        return Call(q, k, v, runs, added, scale, given.get("softcap"), given.get("sinks"), by_offset=by_offset)
+
+    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+        """The values, beside the lse or alone."""
+        values: Tensor = output[0] if isinstance(output, tuple) else output
+        return values
+
+    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+        """The lse stays."""
+        return (values, *output[1:]) if isinstance(output, tuple) else values

@@ -1,0 +1,93 @@
+"""The fast path of `nn.TransformerEncoderLayer` and `nn.MultiheadAttention` in evaluation: one operator of torch's that
+projects, attends and (for the layer) does everything else, too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm, linear
+
+from headscope.attention.masks.runs import Runs
+from headscope.attention.masks.tensors import Reader
+from headscope.calls import blocks
+from headscope.calls.call import Call, both
+from headscope.calls.sites.site import Arguments, Site
+
+LAYER = (
+    *("src", "embed_dim", "num_heads", "qkv_weight", "qkv_bias", "proj_weight", "proj_bias", "use_gelu", "norm_first"),
+    *("eps", "norm_weight_1", "norm_bias_1", "norm_weight_2", "norm_bias_2", "ffn_weight_1", "ffn_bias_1"),
+    *("ffn_weight_2", "ffn_bias_2", "mask", "mask_type"),
+)
+ATTENTION = (
+    *("src", "key", "value", "embed_dim", "num_heads", "qkv_weight", "qkv_bias", "proj_weight", "proj_bias", "mask"),
+    *("need_weights", "average_attn_weights", "mask_type"),
+)
+# Which axes the mask of an operator has: `mask_type` 0 is `(q, k)`, 1 the padding `(b, k)`, 2 both `(b, h, q, k)`.
+KEY_PADDING = 1
+
+
+class FastPath(Site):
+    """Captured by projecting its input once more; the result is the operator's own.
+
+    A nested tensor holds a batch without its padding: it is captured as padded, and what is padding sees nothing.
+    """
+
+    name = "the fast path of torch's encoder layer"
+
+    def functions(self) -> Iterable[Any]:
+        """Both operators."""
+        return (torch._transformer_encoder_layer_fwd, torch._native_multi_head_attention)
+
+    def arguments(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """By the names of the operators."""
+        names = LAYER if func is torch._transformer_encoder_layer_fwd else ATTENTION
+        return dict(zip(names, args, strict=False)) | kwargs
+
+    def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The operator's own result. The one of a whole layer stands for the layer's attention, too."""
+        given = self.arguments(func, args, kwargs)
+        part = "self_attn" if func is torch._transformer_encoder_layer_fwd else None
+        blocks.capture(self.name, lambda reader, heads: self.read(reader, heads, given), part=part)
+        return self.edit(func(*args, **kwargs), given, lambda reader, heads: None)
+
+    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
+        """q, k and v from the layer's own projection."""
+        x, runs = given["src"], None
+        if x.is_nested:
+            lengths = torch.tensor([len(one) for one in x.unbind()], device=x.device, dtype=torch.int32)
+            x = x.to_padded_tensor(0.0)
+            runs = padded(lengths, x.shape[1])
+        if given.get("norm_first"):
+            x = layer_norm(x, x.shape[-1:], given["norm_weight_1"], given["norm_bias_1"], given["eps"])
+        b, count, _ = x.shape
+        projected = linear(x, given["qkv_weight"], given["qkv_bias"])
+        q, k, v = projected.view(b, count, 3, given["num_heads"], -1).permute(2, 0, 3, 1, 4)
+        mask = given.get("mask")
+        if mask is not None:
+            hidden = mask[:, None, None] if given.get("mask_type") == KEY_PADDING else mask
+            runs = both(runs, reader(hidden.logical_not()).runs)
+        return Call(q, k, v, runs, None, 1.0 / math.sqrt(max(q.shape[3], 1)), cross=False)
+
+    def refusal(self, output: Any, given: Arguments) -> str | None:
+        """Its heads are merged and projected inside; with a block that edits, torch's layers do not come here."""
+        return "torch computes the whole layer in one operator"
+
+    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+        """The result of the layer: it has no values of single heads."""
+        whole: Tensor = output[0] if isinstance(output, tuple) else output
+        return whole
+
+    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+        """The result stays."""
+        return output
+
+
+def padded(lengths: Tensor, count: int) -> Runs:
+    """The first positions of each item see each other; the others see nothing."""
+    real = torch.arange(count, device=lengths.device) < lengths[:, None]
+    stop = torch.where(real, lengths[:, None], 0).int()[:, None, :, None]
+    return Runs(torch.zeros_like(stop), stop)
