@@ -188,14 +188,6 @@ class TestVarlen:
         assert arguments["query"] is x
         assert (arguments["is_causal"], arguments["scale"], arguments["window_size"]) == (True, 0.3, [-1, 0])
 
-    def test_its_names_are_those_of_the_operator(self):
-        import torch.nn.attention.varlen
-
-        schema = torch.ops.torch_attn._varlen_attn.default._schema
-        assert [argument.name for argument in schema.arguments][: len(flash_attn.VARLEN_NAMES)] == list(
-            flash_attn.VARLEN_NAMES
-        )
-
     def test_translation_with_used_keys_and_pages(self):
         q, pool = torch.randn(5, 6, 8), torch.randn(2, 6, 4, 3, 8)
         used, pages = torch.tensor([5, 7]), torch.tensor([[4, 1], [0, 2]])

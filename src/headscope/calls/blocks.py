@@ -16,12 +16,12 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from headscope.attention.masks.tensors import Reader
 from headscope.calls.call import Call
 from headscope.calls.modules import Running, Stack
+from headscope.compat.torch import in_backward, in_transform, own_computation
 from headscope.errors import HeadscopeError, ModelError
 
 # Reads a call with a reader of masks, and how many heads the calling module says it has; None: it is no attention.
@@ -48,7 +48,7 @@ class Output:
     @property
     def v(self) -> Tensor:
         """The values that the weights were applied to, `(b, g, k, e)`."""
-        with torch._C.DisableTorchFunction():
+        with own_computation():
             call = self.call()
         if call is None:
             raise ModelError(f"the values that went into layer {self.layer} ({self.name!r}) cannot be read.")
@@ -178,7 +178,7 @@ def capture(what: str, read: Read, skip: Collection[int] = (), part: str | None 
         return
     for block in here():
         # Inside a backward pass a forward runs again (activation checkpointing): that call was captured already.
-        if block.stack.running and id(block) not in skip and torch._C._current_graph_task_id() == -1:
+        if block.stack.running and id(block) not in skip and not in_backward():
             running = block.stack.within(part)
             for outer in local.outer:
                 outer.captured.add(id(block))
@@ -191,7 +191,7 @@ def made(block: Block, module: nn.Module, read: Read) -> Call | None:
     call = read(block.read, head_count(module))
     if call is None:
         return None
-    if any(torch._C._functorch.is_functorch_wrapped_tensor(x) for x in (call.q, call.k)):
+    if any(in_transform(x) for x in (call.q, call.k)):
         raise ModelError(
             "it was called inside a transform of torch.func (vmap, grad, jvp), where tensors have no numbers yet; "
             "run the model once outside of the transform to record it."
@@ -228,7 +228,7 @@ def edited(values: Tensor, read: Read) -> Tensor:
 
             call = functools.partial(made, block, running.module, read)
             # What an edit computes is not the model's, and neither captured nor edited.
-            with torch._C.DisableTorchFunction(), suppressed():
+            with own_computation(), suppressed():
                 new = block.edit(Output(block.number(running.name), running.name, values, call))
             values = values if new is None else new
     return values

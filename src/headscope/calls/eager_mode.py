@@ -10,7 +10,7 @@ import sys
 import threading
 from typing import Any
 
-import torch
+from headscope.compat.compiler import eager_mode
 
 _lock = threading.RLock()
 _blocks = 0
@@ -31,7 +31,7 @@ def refresh() -> None:
     if _stance is None and _blocks and "torch._dynamo" in sys.modules:
         with _lock:
             if _stance is None:
-                _stance = torch.compiler.set_stance("force_eager")
+                _stance = eager_mode()
 
 
 def remove() -> None:

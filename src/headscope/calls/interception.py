@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._ops import OperatorBase, OpOverloadPacket
 from torch.overrides import TorchFunctionMode
 
 from headscope.calls import blocks, eager_mode, replaced
@@ -19,9 +18,10 @@ from headscope.calls.blocks import Block
 from headscope.calls.replaced import Replacement
 from headscope.calls.sites import SITES
 from headscope.calls.sites.by_hand import Follower
+from headscope.compat.torch import operator_types, remove_mode, without_mode
 
-# What operators are, however they are called; a tuple, since every function that the model calls is tested.
-OPERATORS = (OperatorBase, OpOverloadPacket)
+# What operators are, however they are called; found once, since every function that the model calls is tested.
+OPERATORS = operator_types()
 # Torch's layers that have a fast path.
 FAST = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
 Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -43,12 +43,17 @@ class Interception(TorchFunctionMode):
         handler = self.functions.get(func)
         if handler is not None:
             return handler(func, args, kwargs)
-        if isinstance(func, OPERATORS):
+        if is_operator(func):
             handler = self.operators.get(getattr(func, "__name__", "").split(".")[0])
             return func(*args, **kwargs) if handler is None else handler(func, args, kwargs)
         if blocks.local.outer:
             return func(*args, **kwargs)
         return self.follower.around(func, args, kwargs)
+
+
+def is_operator(func: Any) -> bool:
+    """Whether a function is one of torch's operators, however it is called."""
+    return isinstance(func, OPERATORS)
 
 
 class Local(threading.local):
@@ -103,14 +108,8 @@ def pop_mode(thread: int) -> None:
     _local.blocks -= 1
     if _local.blocks:
         return
-    above = []
-    while torch._C._len_torch_function_stack():
-        top = torch.overrides._pop_mode()  # type: ignore[no-untyped-call]
-        if top is _local.mode:
-            break
-        above.append(top)
-    for mode in reversed(above):
-        torch.overrides._push_mode(mode)  # type: ignore[no-untyped-call]
+    assert _local.mode is not None
+    remove_mode(_local.mode)
     _local.mode = None
 
 
@@ -146,7 +145,5 @@ def has_torch_function(original: Callable[..., Any], args: tuple[Any, ...], kwar
     mode = _local.mode
     if mode is None or not isinstance(_local.module, FAST) or blocks.editing():
         return original(*args, **kwargs)
-    if torch.overrides._get_current_function_mode() is not mode:  # type: ignore[no-untyped-call]
-        return original(*args, **kwargs)
-    with torch.overrides._pop_mode_temporarily():  # type: ignore[no-untyped-call]
+    with without_mode(mode):
         return original(*args, **kwargs)

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple, cast
 
 from torch import nn
 
+from headscope.compat.compiler import uncompiled_path
+from headscope.compat.torch import children_of
+
 # Arguments in which modules get other states to attend to than their own.
 OTHERS = ("key_value_states", "encoder_hidden_states", "memory", "cross_attention_states")
 
@@ -45,7 +48,7 @@ class Stack:
         # Whether a module of the model ran in a thread or a task in which the block is not open.
         self.elsewhere = False
         # The model is kept alive by its block, so that no other object gets one of these ids.
-        self._paths = {id(module): clean(name) for name, module in carriers(model)}
+        self._paths = {id(module): uncompiled_path(name) for name, module in carriers(model)}
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Put a module on the stack whose forward begins; False where it is not one of the model's."""
@@ -80,20 +83,15 @@ class Stack:
         if not self.running or is_leaf(module):
             return None
         parent = self.running[-1]
-        for name, child in parent.module._modules.items():
+        for name, child in children_of(parent.module).items():
             if child is module:
-                return clean(f"{parent.name}.{name}" if parent.name else name)
+                return uncompiled_path(f"{parent.name}.{name}" if parent.name else name)
         return None
-
-
-def clean(path: str) -> str:
-    """A module's path without what `torch.compile` puts into it."""
-    return path.replace("_orig_mod.", "").removesuffix("_orig_mod").removesuffix(".")
 
 
 def is_leaf(module: nn.Module) -> bool:
     """Whether a module is torch's own, without submodules (Linear, LayerNorm, …): no attention is called there."""
-    return not module._modules and type(module).__module__.startswith("torch.nn.modules")
+    return not children_of(module) and type(module).__module__.startswith("torch.nn.modules")
 
 
 def carriers(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -111,7 +109,7 @@ def carriers(model: nn.Module) -> list[tuple[str, nn.Module]]:
         seen.add(module)
         if not is_leaf(module):
             found.append((name, module))
-        for part, child in module._modules.items():
+        for part, child in children_of(module).items():
             if child is not None:
                 walk(f"{name}.{part}" if name else part, child)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +36,17 @@ FUNCTION_MODES = Private(
     "torch:_C._len_torch_function_stack",
     "knows whether another block is open around a call of flex_attention",
     "Inside of a block flex_attention runs as its eager operator, which writes the scores out.",
+)
+POP_MODE = Private(
+    "torch.overrides:_pop_mode", "ends a block below modes that others have put on since", BLOCKS_NEED_IT
+)
+PUSH_MODE = Private(
+    "torch.overrides:_push_mode", "ends a block below modes that others have put on since", BLOCKS_NEED_IT
+)
+TRANSFORMED = Private(
+    "torch:_C._functorch.is_functorch_wrapped_tensor",
+    "knows tensors inside of transforms of torch.func",
+    "What a block captures there cannot be looked at.",
 )
 OPERATOR_BASE = Private("torch._ops:OperatorBase", "recognises operators", "Their types are taken from two operators.")
 OPERATOR_PACKET = Private(
@@ -138,6 +149,47 @@ def other_modes() -> int:
     """How many function modes are open around the one that asks; 1 where that cannot be known."""
     count = FUNCTION_MODES.find()
     return 1 if count is None else int(count())
+
+
+def remove_mode(mode: Any) -> None:
+    """Take a function mode off the thread's stack, from below those that were put on after it.
+
+    Raises:
+        UnsupportedVersion: this torch cannot do it.
+    """
+    pop, push, above = POP_MODE.get(), PUSH_MODE.get(), []
+    while other_modes():
+        top = pop()
+        if top is mode:
+            break
+        above.append(top)
+    for one in reversed(above):
+        push(one)
+
+
+@contextlib.contextmanager
+def without_mode(mode: Any) -> Iterator[None]:
+    """A block in which a function mode is off, if it is the innermost one; else it stays.
+
+    Raises:
+        UnsupportedVersion: this torch cannot do it.
+    """
+    pop, push = POP_MODE.get(), PUSH_MODE.get()
+    top = pop()
+    if top is not mode:
+        push(top)
+        yield
+        return
+    try:
+        yield
+    finally:
+        push(top)
+
+
+def in_transform(x: Tensor) -> bool:
+    """Whether a tensor is one of a transform of torch.func (vmap, grad, jvp), inside of which it has no numbers."""
+    wrapped = TRANSFORMED.find()
+    return wrapped is not None and bool(wrapped(x))
 
 
 def mha_projections() -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from headscope.calls.blocks import Block, Output
 from headscope.calls.call import Call
 from headscope.calls.kinds import kind_of
 from headscope.calls.modules import Running
+from headscope.compat.torch import own_computation
+from headscope.compat.transformers import source_of
 from headscope.recording import steps
 from headscope.recording.axes.inputs import Inputs
 from headscope.recording.folder.writer import Writer, place_of
@@ -60,7 +62,7 @@ class Recorder(Block):
         if self.error is not None:
             return
         self.inputs.see(running)
-        with torch.inference_mode(False), torch.set_grad_enabled(self.edits), torch._C.DisableTorchFunction():
+        with torch.inference_mode(False), torch.set_grad_enabled(self.edits), own_computation():
             call = make()
             if call is None:
                 return
@@ -211,7 +213,7 @@ class Recorder(Block):
 
 def named(model: nn.Module) -> str:
     """The class of a model, and where it was loaded from."""
-    source = getattr(getattr(model, "config", None), "_name_or_path", "")
+    source = source_of(model)
     name = type(model).__name__
     if any(kind.__name__ == "FSDPModule" for kind in type(model).__mro__):
         name = name.removeprefix("FSDP")  # which FSDP puts before the name of the class that it spreads

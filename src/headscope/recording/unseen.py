@@ -9,6 +9,8 @@ from torch import nn
 from torch.jit import ScriptModule
 
 from headscope.calls.modules import Stack, looks_like_attention
+from headscope.compat.compiler import uncompiled_path
+from headscope.compat.transformers import attention_implementation
 from headscope.errors import NothingRecorded
 from headscope.recording.selection import Selection
 
@@ -41,7 +43,7 @@ def missed(
     """Every module that looks like attention and ran, and in which no call was captured."""
     found = []
     for name, module in model.named_modules():
-        path = name.replace("_orig_mod.", "").removesuffix("_orig_mod")
+        path = uncompiled_path(name)
         if path in failures:
             found.append(Missed(path, type(module).__name__, failures[path]))
         elif path in ran and looks_like_attention(module) and not covered(path, captured):
@@ -113,7 +115,7 @@ def reason(
             f"{listed}, but none of them ran inside the block. Call the part of the model that attends inside the "
             "block."
         )
-    how = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    how = attention_implementation(model)
     if how is not None and how != "sdpa":
         return (
             f"{listed} and ran with attn_implementation={how!r}, which calls none of the functions that headscope "

@@ -95,7 +95,7 @@ class Follower:
             return self.site.read(reader, heads, given)
 
         blocks.capture(self.site.name, read)
-        return self.site.edit(output, given, read)
+        return self.site.edit(output, lambda: given, read)
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from headscope.calls import blocks, second_names
 from headscope.calls.call import Call
 from headscope.calls.replaced import Replacement
 from headscope.calls.sites.site import Arguments, Site
+from headscope.compat.arguments import VARLEN_NAMES, varlen_arguments
 
 FUNCTIONS = (
     "flash_attn_func", "flash_attn_qkvpacked_func", "flash_attn_kvpacked_func", "flash_attn_varlen_func",
@@ -28,11 +29,6 @@ FUNCTIONS = (
 HOMES = dict.fromkeys(
     ("flash_attn.flash_attn_interface", "flash_attn_interface", "flash_attn.cute.interface"), FUNCTIONS
 )
-# The arguments of the operator of `torch.nn.attention.varlen`.
-VARLEN_NAMES = (
-    "query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k", "is_causal", "scale", "window_size",
-    "enable_gqa", "seqused_k", "block_table",
-)  # fmt: skip
 
 # The names under which versions of these libraries know the same argument.
 NAMES = {
@@ -89,11 +85,11 @@ class Varlen(Packed):
     """`torch.nn.attention.varlen.varlen_attn`, as the operator that it becomes."""
 
     name = "varlen_attn"
-    operators = ("_varlen_attn", "_varlen_attn_out")
+    operators = VARLEN_NAMES
 
     def arguments(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        """By the names of the operator; the one that writes into its first argument has the others behind that."""
-        return dict(zip(VARLEN_NAMES, args[written(func) :], strict=False)) | kwargs
+        """By the names of the operator."""
+        return varlen_arguments(func, args, kwargs)
 
     def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Where the operator writes into a tensor of the model, the edited values are written there."""

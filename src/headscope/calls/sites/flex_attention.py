@@ -6,9 +6,7 @@ Source: Dong et al. 2024, Flex Attention (arXiv:2412.05496).
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import torch
@@ -16,8 +14,19 @@ from torch import Tensor
 
 from headscope.attention.masks.runs import Runs, from_dense
 from headscope.attention.masks.tensors import Reader, split
+from headscope.calls import eager_mode
 from headscope.calls.call import Call, both, from_weights
 from headscope.calls.sites.site import Arguments, Site
+from headscope.compat.compiler import compiled_calls
+from headscope.compat.flex_attention import (
+    OTHER_TENSORS,
+    block_mask_parts,
+    compilation,
+    flex_arguments,
+    is_identity,
+    is_no_mask,
+)
+from headscope.compat.torch import other_modes
 
 # Scores at which a score_mod is evaluated: what it adds must be the same at each of them.
 PROBES = (0.0, 1.5, -3.0)
@@ -25,7 +34,7 @@ ROWS = 128
 LARGE = 2**30
 
 
-NAMES = ("query", "key", "value", "score_mod", "block_mask", "scale", "kernel_options")
+NAMES = ("query", "key", "value", "score_mod", "block_mask", "scale")
 
 
 class FlexAttention(Site):
@@ -36,11 +45,11 @@ class FlexAttention(Site):
 
     def arguments(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """By the names of the operator."""
-        return dict(zip(NAMES, args, strict=False)) | kwargs
+        return flex_arguments(func, args, kwargs)
 
     def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
         """See `call_of`."""
-        return call_of(*(given[name] for name in NAMES[:6]))
+        return call_of(*(given[name] for name in NAMES))
 
     def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
         """The first of its results."""
@@ -53,7 +62,7 @@ class FlexAttention(Site):
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `run`."""
-        return run(func, args, kwargs)
+        return run(func, self.arguments(func, args, kwargs), args, kwargs)
 
 
 def call_of(
@@ -66,8 +75,8 @@ def call_of(
 ) -> Call:
     """The call of the operator that `flex_attention` becomes; `block_mask` is the mask as a tuple."""
     q, k, v = (x.expand(query.shape[0], *x.shape[1:]) for x in (query, key, value))
-    runs = runs_of(block_mask, q, k, blocks=compiled())
-    if score_mod is identity():
+    runs = runs_of(block_mask, q, k, blocks=compiled_calls() > 1)
+    if is_identity(score_mod):
         return Call(q, k, v, runs, None, scale)
     added = bias_of(score_mod, q, k)
     if added is None:
@@ -78,25 +87,15 @@ def call_of(
     return Call(q, k, v, runs, bias, scale)
 
 
-def identity() -> Any:
-    """Torch's score_mod that changes nothing; None in a version that has another name for it."""
-    from torch.nn.attention import flex_attention as theirs
-
-    return getattr(theirs, "_identity", None)
-
-
 def runs_of(block_mask: tuple[Any, ...], q: Tensor, k: Tensor, *, blocks: bool) -> Runs | None:
     """The runs of a block mask.
 
     Compiled kernels see its full blocks, and of the other blocks that it lists what its function allows; without the
     compiler torch uses the function alone (`blocks=False`).
     """
-    from torch.nn.attention.flex_attention import noop_mask
-
     queries, keys = q.shape[2], k.shape[2]
-    count, columns, full_count, full_columns = block_mask[2:6]
-    tall, wide, mask_mod = block_mask[-3:]
-    if mask_mod is noop_mask and (not blocks or (tall >= queries and wide >= keys)):
+    count, columns, full_count, full_columns, tall, wide, mask_mod = block_mask_parts(block_mask)
+    if is_no_mask(mask_mod) and (not blocks or (tall >= queries and wide >= keys)):
         return None
     b, h = count.shape[:2]
     partly = listed(count, columns)
@@ -120,8 +119,9 @@ def runs_of(block_mask: tuple[Any, ...], q: Tensor, k: Tensor, *, blocks: bool) 
     return Runs(start, stop)
 
 
-def listed(count: Tensor, indices: Tensor) -> Tensor:
+def listed(count: Tensor, indices: Tensor | None) -> Tensor:
     """Which blocks a row of blocks lists, `(b, h, rows, columns)`."""
+    assert indices is not None
     chosen = torch.arange(indices.shape[-1], device=count.device) < count[..., None]
     found = torch.zeros_like(chosen, dtype=torch.int32)
     return found.scatter_add(-1, indices.long(), chosen.int()).bool()
@@ -160,39 +160,26 @@ def weights(q: Tensor, k: Tensor, score_mod: Callable[..., Tensor], runs: Runs |
     return scores.softmax(-1).nan_to_num(0.0)
 
 
-def compiled() -> bool:
-    """Whether `flex_attention` was called in a compiled region, which runs eagerly only while a block is open.
-
-    Outside of one it sends its operator through the compiler itself: one such call is always on the way here.
-    """
-    calls = 0
-    frame: FrameType | None = sys._getframe()
-    while frame and calls < 2:
-        code = frame.f_code
-        calls += code.co_name == "compile_wrapper" and code.co_filename.endswith("eval_frame.py")
-        frame = frame.f_back
-    return calls > 1
-
-
-def run(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run(func: Callable[..., Any], given: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The operator as `flex_attention` itself runs it outside of a compiled region: traced, then eager.
 
     That writes the scores out and looks at the function of a block mask alone. A call from a compiled region gets a
     fused kernel where the scores would be larger than `LARGE`, or the blocks of the mask say more than its function.
     """
-    from torch._higher_order_ops.utils import setup_compilation_env
 
     def operator(*inputs: Any, **named: Any) -> Any:
         return func(*inputs, **named)
 
-    # The last two arguments, tensors that the functions use, are the compiler's own to find; and another mode of this
-    # thread is to see the operator, too.
-    if any(args[7:]) or torch._C._len_torch_function_stack():
+    # Tensors that the functions use are the compiler's own to find; and another mode of this thread is to see the
+    # operator, too. In an eager call torch's own compilation is one compiled call around it.
+    eager_mode.refresh()
+    settings = compilation()
+    if any(given.get(name) for name in OTHER_TENSORS) or other_modes() or settings is None:
         return func(*args, **kwargs)
-    fused = compiled() and needs_kernel(args[0], args[1], args[4])
+    fused = compiled_calls() > 1 and needs_kernel(given["query"], given["key"], given["block_mask"])
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.compiler.set_stance("default"))
-        backend = "inductor" if fused else stack.enter_context(setup_compilation_env())
+        backend = "inductor" if fused else stack.enter_context(settings)
         return torch.compile(operator, backend=backend, fullgraph=True)(*args[:7], **kwargs)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -67,10 +68,10 @@ class Site(ABC):
 
     def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The function's own result, captured and edited for the blocks that are open."""
-        given = self.arguments(func, args, kwargs)
+        given = functools.cache(lambda: self.arguments(func, args, kwargs))
 
         def read(reader: Reader, heads: int | None) -> Call | None:
-            return self.read(reader, heads, given)
+            return self.read(reader, heads, given())
 
         if not self.reads_afterwards:
             blocks.capture(self.name, read)
@@ -79,10 +80,11 @@ class Site(ABC):
             blocks.capture(self.name, read)
         return self.edit(output, given, read)
 
-    def edit(self, output: Any, given: Arguments, read: Read) -> Any:
+    def edit(self, output: Any, arguments: Callable[[], Arguments], read: Read) -> Any:
         """A function's result after the edits of the blocks that are open."""
         if not blocks.editing():
             return output
+        given = arguments()
         why = self.refusal(output, given)
         if why is not None:
             blocks.refuse(self.name, why)

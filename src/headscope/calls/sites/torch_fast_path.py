@@ -16,16 +16,9 @@ from headscope.attention.masks.tensors import Reader
 from headscope.calls import blocks
 from headscope.calls.call import Call, both
 from headscope.calls.sites.site import Arguments, Site
+from headscope.compat.arguments import named_arguments
+from headscope.compat.torch import encoder_fast_paths
 
-LAYER = (
-    *("src", "embed_dim", "num_heads", "qkv_weight", "qkv_bias", "proj_weight", "proj_bias", "use_gelu", "norm_first"),
-    *("eps", "norm_weight_1", "norm_bias_1", "norm_weight_2", "norm_bias_2", "ffn_weight_1", "ffn_bias_1"),
-    *("ffn_weight_2", "ffn_bias_2", "mask", "mask_type"),
-)
-ATTENTION = (
-    *("src", "key", "value", "embed_dim", "num_heads", "qkv_weight", "qkv_bias", "proj_weight", "proj_bias", "mask"),
-    *("need_weights", "average_attn_weights", "mask_type"),
-)
 # Which axes the mask of an operator has: `mask_type` 0 is `(q, k)`, 1 the padding `(b, k)`, 2 both `(b, h, q, k)`.
 KEY_PADDING = 1
 
@@ -40,23 +33,25 @@ class FastPath(Site):
 
     def functions(self) -> Iterable[Any]:
         """Both operators."""
-        return (torch._transformer_encoder_layer_fwd, torch._native_multi_head_attention)
+        return [getattr(torch, name) for name in encoder_fast_paths()]
 
     def arguments(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """By the names of the operators."""
-        names = LAYER if func is torch._transformer_encoder_layer_fwd else ATTENTION
-        return dict(zip(names, args, strict=False)) | kwargs
+        return named_arguments(func, args, kwargs)
 
     def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The operator's own result. The one of a whole layer stands for the layer's attention, too."""
-        given = self.arguments(func, args, kwargs)
-        part = "self_attn" if func is torch._transformer_encoder_layer_fwd else None
-        blocks.capture(self.name, lambda reader, heads: self.read(reader, heads, given), part=part)
-        return self.edit(func(*args, **kwargs), given, lambda reader, heads: None)
+        part = "self_attn" if "encoder" in func.__name__ else None
+
+        def read(reader: Reader, heads: int | None) -> Call:
+            return self.read(reader, heads, self.arguments(func, args, kwargs))
+
+        blocks.capture(self.name, read, part=part)
+        return self.edit(func(*args, **kwargs), dict, read)
 
     def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
         """q, k and v from the layer's own projection."""
-        x, runs = given["src"], None
+        x, runs = given["src" if "src" in given else "query"], None
         if x.is_nested:
             lengths = torch.tensor([len(one) for one in x.unbind()], device=x.device, dtype=torch.int32)
             x = x.to_padded_tensor(0.0)

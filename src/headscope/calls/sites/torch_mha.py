@@ -18,14 +18,8 @@ from headscope.calls import blocks
 from headscope.calls.call import Call, both
 from headscope.calls.replaced import Replacement
 from headscope.calls.sites.site import Arguments, Site
-
-NAMES = (
-    *("query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight", "in_proj_bias", "bias_k", "bias_v"),
-    *("add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias", "training", "key_padding_mask", "need_weights"),
-    *("attn_mask", "use_separate_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "static_k"),
-    *("static_v", "average_attn_weights", "is_causal"),
-)
-PROJECTIONS = ("_in_projection_packed", "_in_projection")
+from headscope.compat.arguments import named_arguments
+from headscope.compat.torch import mha_projections
 
 
 @dataclass
@@ -56,12 +50,12 @@ class MultiHeadAttentionForward(Site):
 
     def replacements(self) -> Iterable[Replacement]:
         """What it calls: the projections before and after the attention."""
-        projections = [Replacement(F, name, self._project) for name in PROJECTIONS]
+        projections = [Replacement(F, name, self._project) for name in mha_projections()]
         return [*projections, Replacement(F, "linear", self._merge)]
 
     def arguments(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """By torch's names."""
-        return dict(zip(NAMES, args, strict=False)) | kwargs
+        return named_arguments(func, args, kwargs)
 
     def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The function's own result; its heads are edited inside, see `_merge`."""

@@ -7,7 +7,7 @@ attention functions, can be captured at all.
 
 from __future__ import annotations
 
-import sys
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -25,6 +25,7 @@ from headscope.calls.blocks import Block, Outer
 from headscope.calls.call import Call, both, from_weights
 from headscope.calls.replaced import Replacement
 from headscope.calls.sites.site import Arguments, Site
+from headscope.compat.transformers import attention_interface, kernel_arguments
 
 # Rows of weights that are compared with the model's own: the arguments of an eager function need not tell everything.
 ROWS = 16
@@ -59,7 +60,7 @@ class AttentionInterface(Site):
 
     def replacements(self) -> Iterable[Replacement]:
         """What models ask for their kernel; nothing while transformers is not loaded."""
-        kind = getattr(sys.modules.get("transformers.modeling_utils"), "AttentionInterface", None)
+        kind = attention_interface()
         return () if kind is None else (Replacement(kind, "get_interface", self._wrapper),)
 
     def _wrapper(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -68,8 +69,7 @@ class AttentionInterface(Site):
 
     def arguments(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """By the names of the interface."""
-        names = ("module", "query", "key", "value", "attention_mask", "scaling", "dropout")
-        return dict(zip(names, args, strict=False)) | kwargs
+        return kernel_arguments(func, args, kwargs)
 
     def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
         """From the arguments and the weights that an eager kernel returned."""
@@ -87,14 +87,16 @@ class AttentionInterface(Site):
 
     def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The kernel's own result; a function that is captured inside it counts, else the kernel itself."""
-        given = self.arguments(func, args, kwargs)
-        frame = Frame(given["query"], given["key"], given["value"])
+        first = dict(zip(("module", "query", "key", "value"), args, strict=False)) | kwargs
+        frame = Frame(first["query"], first["key"], first["value"])
         with blocks.inside(frame):
             output = func(*args, **kwargs)
-        given["weights"] = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+        weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+        known = first | {"weights": weights}
+        given = functools.cache(lambda: self.arguments(func, args, kwargs) | known)
 
         def read(reader: Reader, heads: int | None) -> Call:
-            return self.read(reader, heads, given)
+            return self.read(reader, heads, given())
 
         blocks.capture(self.name, read, skip=frame.captured)
         return self.edit(output, given, read)
