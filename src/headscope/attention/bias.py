@@ -162,9 +162,9 @@ class Line(OffsetBias):
         """One for each row."""
         return len(self.values)
 
-    def at(self, offsets: Tensor) -> Tensor:
+    def at(self, offsets: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The numbers of these distances, `(h, n)`."""
-        return self.values[:, (offsets + self.keys - 1).to(self.values.device)]
+        return self.values.to(offsets.device, dtype)[:, offsets + self.keys - 1]
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:

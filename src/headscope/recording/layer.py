@@ -22,6 +22,7 @@ from headscope.look.sequences import Sequences, sequences_of
 
 Source = Literal["call", "weights"]
 
+
 @dataclass(eq=False, repr=False)
 class Layer:
     """One attention call of a model, for every batch item and every head.

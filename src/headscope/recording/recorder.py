@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from headscope.calls.blocks import Block, Output
 from headscope.calls.call import Call
 from headscope.calls.kinds import kind_of
+from headscope.calls.lines import Lines
 from headscope.calls.modules import Running
 from headscope.compat.torch import own_computation
 from headscope.compat.transformers import source_of
@@ -44,7 +45,7 @@ class Recorder(Block):
         self.read = PartReader()
         self.recording = Recording([], named(model))
         self.keeper = Keeper(selection.dtype, selection.device, budget, in_graph=grad)
-        self.inputs = Inputs(model)
+        self.inputs, self.lines = Inputs(model), Lines()
         self.writer = None if folder is None else Writer(place_of(folder, here()), overwrite=overwrite)
         # The last layer of each module, which later steps of a generation may continue.
         self.growing: dict[str, Steps] = {}
@@ -67,7 +68,7 @@ class Recorder(Block):
             if call is None:
                 return
             kind = kind_of(running[-1], call)
-            call, share = own_part(call, running)
+            call, share = own_part(self.lines.shorten(call), running)
             self.share = share or self.share
             one = self._keep(call, kind, running[-1].name, share)
             if one is not None:

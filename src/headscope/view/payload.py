@@ -22,7 +22,7 @@ from headscope.recording.recording import Layer
 from headscope.view.colour import table
 from headscope.view.headline import Headline, bare, headlines
 from headscope.view.labels import sentence, visible
-from headscope.view.precision import Packed, by_offset, packed
+from headscope.view.precision import Packed, packed
 from headscope.view.subject import Start, Subject
 from headscope.view.thumbnails import thumbnails
 
@@ -85,7 +85,7 @@ def payload(subject: Subject, start: Start, *, title: str = "", model: str = "")
                 "queries": [axes.place(axis, axis_entry(axis)) for axis in layer.queries],
                 "keys": [axes.place(axis, axis_entry(axis)) for axis in layer.keys],
                 "runs": None if layer.runs is None else shared(runs, runs_entry(layer.runs, layer.k.shape[2])),
-                "bias": None if numbers.bias is None else shared(biases, bias_entry(numbers.bias)),
+                "bias": None if numbers.bias is None else shared(biases, bias_entry(numbers.bias, layer)),
                 "form": "scores" if numbers.k is None else "q and k",
                 "softcap": None if numbers.k is None else layer.softcap,
                 "sinks": None if layer.sinks is None else layer.sinks.detach().double().clamp(-1e300, 1e300).tolist(),
@@ -155,13 +155,13 @@ def runs_entry(runs: Runs, keys: int) -> dict[str, Any]:
     return {"shape": list(runs.start.shape), "bits": bits, "data": data}
 
 
-def bias_entry(bias: Tensor) -> dict[str, Any]:
+def bias_entry(bias: Tensor, layer: Layer) -> dict[str, Any]:
     """A bias for JSON: whole, or one number for each offset."""
-    offsets = by_offset(bias)
-    values = (bias if offsets is None else offsets).contiguous()
+    values = bias.contiguous()
+    line = bias.ndim == 3
     return {
-        "shape": list(bias.shape),
-        "form": "dense" if offsets is None else "offset",
+        "shape": [*bias.shape[:2], layer.q.shape[2], layer.k.shape[2]] if line else list(bias.shape),
+        "form": "offset" if line else "dense",
         "bits": 8 * values.element_size(),
         "data": encoded(values),
     }

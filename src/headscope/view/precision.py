@@ -37,8 +37,9 @@ class Packed:
 
     Shapes:
         q `(b, h, q, d)` and k `(b, g, k, d)` in float32, of which the groups that are not wide fit float16 exactly;
-        factors `(b, h)`; wide `(g,)`; bias as it was, in float16 or float32. Where k is None, q holds the scores,
-        `(b, h, q, k)`, with softcap and bias in them.
+        factors `(b, h)`; wide `(g,)`; bias as it was, in float16 or float32: `(b|1, h|1, q|1, k|1)`, or one number
+        for each offset `key - query`, from `-(q - 1)` to `k - 1`: `(b|1, h|1, offsets)`. Where k is None, q holds the
+        scores, `(b, h, q, k)`, with softcap and bias in them.
 
     Attributes:
         wide: the groups of heads that need thirty-two bits.
@@ -63,17 +64,16 @@ def packed(layer: Layer) -> Packed:
     (q, of_q), (k, of_k) = levelled(q), levelled(k)
     factors = layer.scale * of_q * of_k.repeat_interleave(layer.heads // layer.k.shape[1], dim=1)
     wide = torch.zeros(k.shape[1], dtype=torch.bool)
-    bias = None if layer.bias is None else layer.bias.detach().cpu().float()
-    if bias is not None and by_offset(bias) is None:
-        # One that only depends on the distance is a few numbers and travels in full; this one is worth halving.
-        bias = bias.half()
+    exact = bias_of(layer)
+    # One that only depends on the distance is a few numbers and travels in full; another one is worth halving.
+    bias = exact if exact is None or exact.ndim == 3 else exact.half()
     while True:
         near_q = rounded(q, wide.repeat_interleave(layer.heads // len(wide)))
         near_k = rounded(k, wide)
         errors = measured(layer, near_q * of_q[..., None, None], near_k * of_k[..., None, None], bias)
         missed = (errors > TOLERANCE).view(len(wide), -1).any(1) & ~wide
         if missed.any() and bias is not None and bias.dtype == torch.float16:
-            bias = layer.bias.detach().cpu().float() if layer.bias is not None else None
+            bias = exact
         elif missed.any():
             wide = wide | missed
         else:
@@ -90,7 +90,7 @@ def scored(layer: Layer) -> Packed:
     """The scores of a layer, with softcap and bias in them, each row below its largest unless sinks fix their level."""
     allowed = None if layer.runs is None else layer.runs.to("cpu").block(slice(None), 0, layer.k.shape[2])
     q, k = layer.q.detach().cpu().double(), layer.k.detach().cpu().double()
-    bias = None if layer.bias is None else layer.bias.detach().cpu().double()
+    bias = written_out(bias_of(layer), slice(None), layer.q.shape[2], layer.k.shape[2])
     s = scores(q, k, scale=layer.scale, softcap=layer.softcap, bias=bias, allowed=allowed)
     sinks = None if layer.sinks is None else layer.sinks.detach().cpu().double()
     exact = normalise(s, sinks)[0]
@@ -130,14 +130,34 @@ def measured(layer: Layer, q: Tensor, k: Tensor, bias: Tensor | None) -> Float[T
     sinks = None if layer.sinks is None else layer.sinks.detach().cpu().double()
 
     def weights(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-        if bias is not None:
-            bias = bias[:, :, rows if bias.shape[2] > 1 else slice(None)].detach().cpu().double()
+        bias = written_out(bias, rows, count, keys)
         q, k = q[:, :, rows].cpu().double(), k.cpu().double()
         s = scores(q, k, scale=layer.scale, softcap=layer.softcap, bias=bias, allowed=allowed)
         return normalise(s, sinks)[0]
 
-    difference = weights(q, k, bias) - weights(layer.q.detach(), layer.k.detach(), layer.bias)
+    difference = weights(q, k, bias) - weights(layer.q.detach(), layer.k.detach(), bias_of(layer))
     return difference.abs().nan_to_num(0.0).amax((0, 2, 3))
+
+
+def bias_of(layer: Layer) -> Tensor | None:
+    """The bias of a layer as `Packed` has it, in float32."""
+    if layer.by_offset is not None:
+        return layer.by_offset.detach().cpu().float()[None]
+    if layer.bias is None:
+        return None
+    bias = layer.bias.detach().cpu().float()
+    line = by_offset(bias)
+    return bias if line is None else line
+
+
+def written_out(bias: Tensor | None, rows: slice, queries: int, keys: int) -> Tensor | None:
+    """Some rows of a bias that `bias_of` gave, with four axes."""
+    if bias is None:
+        return None
+    if bias.ndim == 3:
+        i, j = torch.arange(queries)[rows, None], torch.arange(keys)
+        return bias[..., j - i + queries - 1].double()
+    return bias[:, :, rows if bias.shape[2] > 1 else slice(None)].double()
 
 
 def by_offset(bias: Float[Tensor, "b h q k"]) -> Float[Tensor, "b h offsets"] | None:

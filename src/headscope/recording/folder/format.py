@@ -148,7 +148,7 @@ def check(where: str, body: Body) -> None:
 def problems(layer: LayerEntry, axes: tuple[AxisEntry, ...]) -> list[str]:
     """What does not fit together in the entry of a layer: the field, and why."""
     sizes = {name: tuple(shape) for name, (_, shape) in layer.tensors.items()}
-    known = {"q": 4, "k": 4, "v": 4, "start": 4, "stop": 4, "bias": 4, "sinks": 1, "lse": 3}
+    known = {"q": 4, "k": 4, "v": 4, "start": 4, "stop": 4, "bias": 4, "by_offset": 2, "sinks": 1, "lse": 3}
     wrong = [
         f"tensors.{name}: unknown, or {len(shape)} axes."
         for name, shape in sizes.items()
@@ -169,7 +169,10 @@ def problems(layer: LayerEntry, axes: tuple[AxisEntry, ...]) -> list[str]:
         wrong.append(f"tensors.stop: {sizes.get('stop')} does not fit start {sizes.get('start')}.")
     if "start" in sizes and sizes["start"][3] > max(k, 1):
         wrong.append(f"tensors.start: {sizes['start'][3]} runs of {k} keys.")
-    for name, full in (("start", (b, h, q, None)), ("bias", (b, h, q, k)), ("lse", (b, h, q)), ("sinks", (h,))):
+    if "by_offset" in sizes and ("bias" in sizes or sizes["by_offset"][1] != max(q + k - 1, 0)):
+        wrong.append(f"tensors.by_offset: {sizes['by_offset']} for {q} queries and {k} keys, or beside a bias.")
+    shapes = {"start": (b, h, q, None), "bias": (b, h, q, k), "by_offset": (h, None), "lse": (b, h, q), "sinks": (h,)}
+    for name, full in shapes.items():
         if name in sizes and not all(
             have in (1, want) or want is None for have, want in zip(sizes[name], full, strict=True)
         ):

@@ -58,6 +58,7 @@ class StoredLayer(Layer):
     v: Tensor | None = opened("v")
     runs: Runs | None = opened("runs")
     bias: Tensor | None = opened("bias")
+    by_offset: Tensor | None = opened("by_offset")
     sinks: Tensor | None = opened("sinks")
     lse: Tensor | None = opened("lse")
 
@@ -91,7 +92,7 @@ class StoredLayer(Layer):
     def opened(self) -> dict[str, Any]:
         """The tensors, mapped from the file once its digest was found to be right."""
         if self._opened is None:
-            content: dict[str, Any] = dict.fromkeys(("v", "bias", "sinks", "lse")) | self._read()
+            content: dict[str, Any] = dict.fromkeys(("v", "bias", "by_offset", "sinks", "lse")) | self._read()
             start, stop = content.pop("start", None), content.pop("stop", None)
             content["runs"] = None if start is None else Runs(start, stop)
             if start is not None:

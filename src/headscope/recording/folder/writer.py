@@ -142,6 +142,7 @@ def named_once(
 def tensors_of(layer: Layer) -> dict[str, Tensor]:
     """The tensors of a layer by their names on disk, on the CPU."""
     found = {"q": layer.q, "k": layer.k, "v": layer.v, "bias": layer.bias, "sinks": layer.sinks, "lse": layer.lse}
+    found["by_offset"] = layer.by_offset
     if layer.runs is not None:
         found |= {"start": layer.runs.start, "stop": layer.runs.stop}
     return {name: x.detach().cpu() for name, x in found.items() if x is not None}

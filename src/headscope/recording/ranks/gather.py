@@ -36,13 +36,14 @@ class JoinedLayer(Layer):
     v: Tensor | None = opened("v")
     runs: Runs | None = opened("runs")
     bias: Tensor | None = opened("bias")
+    by_offset: Tensor | None = opened("by_offset")
     sinks: Tensor | None = opened("sinks")
     lse: Tensor | None = opened("lse")
 
     def __init__(self, parts: Sequence[Layer], axis: int) -> None:
         self._parts, self._axis = parts, axis
         self._opened: dict[str, Any] | None = None
-        self._found = {}
+        self._found, self._sequences = {}, {}
         first = parts[0]
         for name in SAME:
             setattr(self, name, getattr(first, name))
@@ -188,6 +189,8 @@ def joined(parts: Sequence[Layer], axis: int) -> dict[str, Any]:
                 xs = [x.repeat_interleave(share, 1) for x, share in zip(xs, shares, strict=True) if x is not None]
             given[name] = torch.cat(xs, axis)  # type: ignore[arg-type]
     given["runs"] = joined_runs([part.runs for part in parts], axis, counts, ks[0].shape[2])
+    lines = [part.by_offset for part in parts if part.by_offset is not None]
+    given["by_offset"] = None if not lines else lines[0] if axis != HEADS or len(lines[0]) == 1 else torch.cat(lines)
     given["bias"] = joined_bias([part.bias for part in parts], axis, counts)
     sinks = [part.sinks for part in parts if part.sinks is not None]
     given["sinks"] = None if not sinks else torch.cat(sinks) if axis == HEADS else sinks[0]
@@ -269,4 +272,4 @@ def without_tensors(layer: Layer) -> Layer:
 
 def stays() -> set[str]:
     """The names of the fields of a layer that are tensors."""
-    return {"q", "k", "v", "runs", "bias", "sinks", "lse"}
+    return {"q", "k", "v", "runs", "bias", "by_offset", "sinks", "lse"}

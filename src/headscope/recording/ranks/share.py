@@ -70,7 +70,7 @@ def own_part(call: Call, running: Sequence[Running]) -> tuple[Call, Share | None
         return call, None
     share = share_of_tensor(call.q) or share_of_module(call, running)
     runs = None if call.runs is None else Runs(plain(call.runs.start), plain(call.runs.stop))
-    parts = {name: plain(getattr(call, name)) for name in ("q", "k", "v", "bias")}
+    parts = {name: plain(getattr(call, name)) for name in ("q", "k", "v", "bias", "by_offset")}
     sinks = call.sinks.to_local() if is_cut(call.sinks) else call.sinks  # type: ignore[union-attr]
     call = replace(call, **parts, runs=runs, sinks=sinks)
     if share is None:
@@ -86,7 +86,7 @@ def own_part(call: Call, running: Sequence[Running]) -> tuple[Call, Share | None
         assert start is not None
         assert stop is not None
         call.runs = Runs(start, stop)
-    call.bias, call.sinks = cut(call.bias, 1), cut(call.sinks, 0)
+    call.bias, call.sinks, call.by_offset = cut(call.bias, 1), cut(call.sinks, 0), cut(call.by_offset, 0)
     return call, share
 
 

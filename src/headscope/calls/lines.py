@@ -1,0 +1,65 @@
+"""A bias by distance that a model writes out, queries x keys, recognised: one number for each offset is kept of it."""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+from torch import Tensor
+
+from headscope.attention.bias import Line
+from headscope.attention.masks.runs import Runs
+from headscope.calls.call import Call
+
+# Queries of a bias that are compared at once.
+ROWS = 256
+
+
+class Lines:
+    """Reads biases, each one once: the layers of a model share theirs."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Tensor], Tensor | None]] = {}
+
+    def shorten(self, call: Call) -> Call:
+        """The call with `by_offset` in the place of a bias that only depends on the distance."""
+        bias = call.bias
+        if bias is None or call.by_offset is not None or min(bias.shape[2:]) < 2 or not bias.numel():
+            return call
+        known = self._known.get(id(bias))
+        if known is None or known[0]() is not bias:
+            key = id(bias)
+            known = weakref.ref(bias, lambda _: self._known.pop(key, None)), line_of(bias, call.runs)
+            self._known[key] = known
+        if known[1] is not None:
+            call.bias, call.by_offset = None, known[1]
+        return call
+
+
+def line_of(bias: Tensor, runs: Runs | None) -> Tensor | None:
+    """The bias by offset, `(h, q + k - 1)`; None where the bias is another one at some pair that may be seen.
+
+    Offsets that no query may see are 0.
+    """
+    queries, keys = bias.shape[2:]
+    line = ends(bias[0])
+    for first in range(0, queries, ROWS):
+        rows = slice(first, min(first + ROWS, queries))
+        wanted = Line(line, keys).block(rows, 0, keys, queries, keys)
+        same = bias[:, :, rows] == wanted
+        if runs is not None:
+            same |= ~runs.block(rows, 0, keys)
+        if not bool(same.all()):
+            return None
+    return line
+
+
+def ends(bias: Tensor) -> Tensor:
+    """The numbers of the last query, which has the earlier offsets, and of the first, which has the later ones."""
+    before, after = bias[:, -1], bias[:, 0]
+    # The last query has the offsets of keys 0 … k - 1, numbers 0 … k - 1; the first those from number q - 1 on.
+    queries = bias.shape[1]
+    line = torch.cat([before, before.new_zeros(len(before), queries - 1)], dim=1)
+    missing = line[:, queries - 1 :] == 0
+    line[:, queries - 1 :] = torch.where(missing, after, line[:, queries - 1 :])
+    return line
