@@ -15,13 +15,15 @@ from torch.overrides import TorchFunctionMode
 
 from headscope.calls import blocks, eager_mode, replaced
 from headscope.calls.blocks import Block
+from headscope.calls.by_hand.follower import Follower
 from headscope.calls.replaced import Replacement
 from headscope.calls.sites import SITES
-from headscope.calls.sites.by_hand import Follower
+from headscope.calls.sites.by_hand import ByHand
 from headscope.compat.torch import operator_types, remove_mode, without_mode
 
 # What operators are, however they are called; found once, since every function that the model calls is tested.
 OPERATORS = operator_types()
+BY_HAND = next(site for site in SITES if isinstance(site, ByHand))
 # Torch's layers that have a fast path.
 FAST = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
 Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -48,7 +50,7 @@ class Interception(TorchFunctionMode):
             return func(*args, **kwargs) if handler is None else handler(func, args, kwargs)
         if blocks.local.outer:
             return func(*args, **kwargs)
-        return self.follower.around(func, args, kwargs)
+        return BY_HAND.follow(self.follower, func, args, kwargs)
 
 
 def is_operator(func: Any) -> bool:

@@ -7,8 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from headscope.recording.followed import Origin, Weights
-from headscope.recording.products import Product, arranged, roles
+from headscope.calls.by_hand.followed import Origin, Weights
+from headscope.calls.by_hand.products import Product, arranged, roles
+
+
+class Layout(NamedTuple):
+    """The letters of the axes of the second product's output, and which of them are the batch, the queries and the rest."""
+
+    output: str
+    batch: str
+    row: str
+    others: str
 
 
 class Pair(NamedTuple):
@@ -25,6 +34,7 @@ class Pair(NamedTuple):
     values: Tensor
     origin: Origin
     part: bool
+    layout: Layout
 
 
 def paired(product: Product, side: int, found: Weights) -> Pair | None:
@@ -57,6 +67,7 @@ def paired(product: Product, side: int, found: Weights) -> Pair | None:
         values,
         found.origin,
         x.ndim < found.origin.scores.ndim and found.clean.numel() < found.origin.scores.numel(),
+        Layout(product.letters[2], batch, row, axes.others),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headscope.recording.products import Product, arranged, plane, sizes
+from headscope.calls.by_hand.products import Product, arranged, plane, sizes
 
 SOFTMAX = frozenset({"softmax", "_softmax"})
 LAYOUT = frozenset({

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from headscope.attention.masks.tensors import runs_of, split
-from headscope.recording.calls import Call
-from headscope.recording.interface import from_weights
-from headscope.recording.pairs import Pair
-from headscope.recording.products import arranged, plane, roles, sizes
+from headscope.calls.by_hand.pairs import Pair
+from headscope.calls.by_hand.products import arranged, plane, roles, sizes
+from headscope.calls.call import Call, from_weights
 
 # Rows of every head that are compared with the model's own weights.
 ROWS = 16
@@ -43,6 +42,15 @@ class Axes(NamedTuple):
             b *= size
         h = leading[len(self.batch) :].numel()
         return x.reshape(b, h, *last)
+
+    def back(self, x: Tensor, leading: tuple[int, ...]) -> Tensor:
+        """`(b, h, n, m)` with leading axes of these sizes again: undoes `four`."""
+        last = x.shape[-2:]
+        if self.fused is not None:
+            return x.reshape(*leading, *last)
+        order = (*self.batch, *self.heads)
+        x = x.reshape(*(leading[axis] for axis in order), *last)
+        return x.permute(*(order.index(axis) for axis in range(len(leading))), -2, -1)
 
 
 def axes_of(pair: Pair, heads: int | None) -> Axes | None:

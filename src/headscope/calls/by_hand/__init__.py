@@ -1,0 +1,1 @@
+"""Attention that a model writes out by hand: followed from its first product to its second, and read."""
