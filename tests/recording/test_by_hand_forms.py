@@ -339,12 +339,12 @@ def test_what_is_no_attention_is_not_recorded(form):
 
 
 def test_what_cannot_be_followed_warns_and_leaves_the_model(monkeypatch):
-    from headscope.recording import softmax
+    from headscope.calls.by_hand import follower
 
     def fails(*_):
         raise RuntimeError("unknown layout")
 
-    monkeypatch.setattr(softmax, "paired", fails)
+    monkeypatch.setattr(follower, "paired", fails)
     model, x = Model(bias_last), torch.randn(B, N, H * D)
     plain = model(x)
     with (

@@ -165,8 +165,9 @@ class TestFlex:
         layer = self.check(model, *self.qkv()).layers[0]
         assert layer.source == ("weights" if mod is capped else "call")
         assert (None if layer.bias is None else layer.bias.shape) == {
-            None: None, hidden: None, rising: (1, 6, 37, 41), capped: (2, 6, 37, 41),
+            None: None, hidden: None, rising: None, capped: (2, 6, 37, 41),
         }[mod]  # fmt: skip
+        assert (None if layer.by_offset is None else layer.by_offset.shape) == ((6, 77) if mod is rising else None)
         assert (layer.runs is None) == (not masked and mod in (None, rising))
 
     def test_a_block_mask_whose_blocks_say_more_than_its_function(self):

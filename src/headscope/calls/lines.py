@@ -48,7 +48,7 @@ def line_of(bias: Tensor, runs: Runs | None) -> Tensor | None:
         wanted = Line(line, keys).block(rows, 0, keys, queries, keys)
         same = bias[:, :, rows] == wanted
         if runs is not None:
-            same |= ~runs.block(rows, 0, keys)
+            same = same | ~runs.block(rows, 0, keys)
         if not bool(same.all()):
             return None
     return line

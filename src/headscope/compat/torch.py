@@ -243,7 +243,7 @@ def weak_keys() -> MutableMapping[Tensor, Any] | None:
     return None if kind is None else kind()
 
 
-def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
+def children_of(module: nn.Module) -> Any:
     """The submodules of a module under their names, each as often as it was set; the dict itself."""
     return module._modules
 

@@ -76,10 +76,10 @@ class Recorder(Block):
 
     def edit(self, output: Output) -> Tensor | None:
         """Keep the node of the graph that the model goes on with; its numbers stay."""
-        one = self.growing.get(output.name)
+        one, node = self.growing.get(output.name), output.values.view_as(output.values)
         if one is not None and one.layer is not None:
-            one.layer.output = output.values
-        return output.values
+            one.layer.output = node
+        return node
 
     def _keep(self, call: Call, kind: str, name: str, share: Share | None) -> Steps | None:
         """The steps of the call's module, None where nothing of them is kept: first followed, then selected."""

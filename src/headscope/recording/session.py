@@ -50,8 +50,9 @@ def record(
             came from. Whatever is selected is the cut of the full recording; negative numbers count from the end.
         kind: "self", "cross", "joint", or the self-attention of the "encoder" or the "decoder"; or several of these.
         values: whether to keep v.
-        grad: whether q, k and v stay in the graph of autograd, together with what each call returned
-            (`layer.output`), so that gradients of a loss with respect to them can be asked for after the block.
+        grad: whether q, k and v stay in the graph of autograd, so that a loss on the weights reaches the model's
+            parameters; and what each call returned, `layer.output`, is a node of the model's graph, of which gradients
+            can be asked for after the block.
         to: the device to keep tensors on ("cpu", "cuda:1", …), or a folder: then each layer is written as soon as it is
             complete, and only one is in memory at a time.
         dtype: the floating point dtype to keep tensors in; their own unless set.

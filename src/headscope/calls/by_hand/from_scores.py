@@ -114,7 +114,7 @@ def factors_of(pair: Pair) -> tuple[Tensor, Tensor]:
     assert summed is not None
     found = []
     for x, own, row in zip((known.product.left, known.product.right), known.product.letters, letters, strict=False):
-        rows = arranged(x.detach(), own, batch + row + summed.summed).flatten(len(batch) + 1)
+        rows = arranged(x, own, batch + row + summed.summed).flatten(len(batch) + 1)
         found.append(rows.expand(*(size[c] for c in batch), *rows.shape[-2:]))
     if known.ramp.shape[keys] > 1 and known.ramp.stride(keys) != 1:
         found.reverse()

@@ -12,7 +12,7 @@ from headscope.calls.by_hand.products import Product, arranged, roles
 
 
 class Layout(NamedTuple):
-    """The letters of the axes of the second product's output, and which of them are the batch, the queries and the rest."""
+    """The letters of the axes of the second product's output; the batch, the queries, the axes of values among them."""
 
     output: str
     batch: str
@@ -43,7 +43,7 @@ def paired(product: Product, side: int, found: Weights) -> Pair | None:
     if axes is None or len(axes.summed) != 1 or not axes.own:
         return None
     mine, theirs = product.letters[side], product.letters[1 - side]
-    x, values = (product.left, product.right)[side], (product.left, product.right)[1 - side].detach()
+    x, values = (product.left, product.right)[side], (product.left, product.right)[1 - side]
     axis = mine.index(axes.summed)
     length, strides = found.origin.scores.shape[found.origin.keys], found.ramp.stride()
     if found.clean.shape[axis] != length or (length > 1 and strides[axis] != found.keys):

@@ -60,7 +60,9 @@ class FastPath(Site):
             x = layer_norm(x, x.shape[-1:], given["norm_weight_1"], given["norm_bias_1"], given["eps"])
         b, count, _ = x.shape
         projected = linear(x, given["qkv_weight"], given["qkv_bias"])
-        q, k, v = projected.view(b, count, 3, given["num_heads"], -1).permute(2, 0, 3, 1, 4)
+        q, k, v = projected.view(b, count, 3, given["num_heads" if "num_heads" in given else "num_head"], -1).permute(
+            2, 0, 3, 1, 4
+        )
         mask = given.get("mask")
         if mask is not None:
             hidden = mask[:, None, None] if given.get("mask_type") == KEY_PADDING else mask

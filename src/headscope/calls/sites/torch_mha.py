@@ -28,6 +28,7 @@ class Running:
 
     given: Arguments
     projected: tuple[Tensor, Tensor, Tensor] | None = None
+    captured: bool = False
 
 
 class Local(threading.local):
@@ -65,7 +66,8 @@ class MultiHeadAttentionForward(Site):
             call = _local.call
         finally:
             _local.call = before
-        blocks.capture(self.name, lambda reader, heads: self._read(reader, call))
+        assert call is not None
+        self._capture(call)
         return output
 
     def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call | None:
@@ -83,6 +85,12 @@ class MultiHeadAttentionForward(Site):
         """Merged again."""
         return values.permute(2, 0, 1, 3).reshape(output.shape)
 
+    def _capture(self, call: Running) -> None:
+        """Once for each call: before its heads are edited, or when it ends."""
+        if not call.captured:
+            call.captured = True
+            blocks.capture(self.name, lambda reader, heads: self._read(reader, call))
+
     @staticmethod
     def _project(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         projected = original(*args, **kwargs)
@@ -93,9 +101,11 @@ class MultiHeadAttentionForward(Site):
     def _merge(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """`F.linear`: where it projects the merged heads of the running call, these are edited first."""
         call = _local.call
-        if call is not None and call.projected is not None and blocks.editing():
+        if call is not None and call.projected is not None and blocks.here():
             weight = args[1] if len(args) > 1 else kwargs.get("weight")
             if weight is call.given["out_proj_weight"]:
+                self._capture(call)
+            if weight is call.given["out_proj_weight"] and blocks.editing():
                 values = self.values(args[0], call.given, None)
                 edited = blocks.edited(values, lambda reader, heads: self._read(reader, call))
                 args = (self.replace(args[0], edited, call.given), *args[1:])
