@@ -72,8 +72,8 @@ def test_patch(name, what):
     model, x, other = build(name), inputs(), inputs(11)
     with hs.record(model) as recording:
         model(other)
-    (weights, values), (others_weights, others_values) = heads_of(x), heads_of(other)
-    q, k, v = build("sdpa").qkv(x).unflatten(-1, (3, H, M // H)).permute(2, 0, 3, 1, 4)
+    values, (others_weights, others_values) = heads_of(x)[1], heads_of(other)
+    v = build("sdpa").qkv(x).unflatten(-1, (3, H, M // H)).permute(2, 0, 3, 1, 4)[2]
     for _, head in CHOSEN:
         values[:, head] = others_values[:, head] if what == "output" else others_weights[:, head] @ v[:, head]
     with hs.patch(model, recording, CHOSEN, what=what):
