@@ -214,14 +214,14 @@ export function buildGrid() {
   grid.addEventListener("pointerover", showHovered);
   grid.addEventListener("pointerleave", () => (byId("peek").hidden = true));
   byId("together-end").addEventListener("click", () => choose({ others: "" }));
-  let width = 0;
+  onThumbnail(squares, paintOne);
+  layout();
+  let width = byId("grid-box").clientWidth;
   new ResizeObserver(() => {
     if (byId("grid-box").clientWidth === width) return;
     width = byId("grid-box").clientWidth;
     layout();
   }).observe(byId("grid-box"));
-  layout();
-  onThumbnail(squares, paintOne);
   on("layer head others", markHeads);
   on("scale theme grid", layout);
   on("search kinds", dim);

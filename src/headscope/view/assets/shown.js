@@ -185,7 +185,7 @@ export function effectiveKeys(weights, queries, keys) {
     for (let at = query * keys; at < (query + 1) * keys; at++) {
       const weight = weights[at];
       if (weight >= 0) any = true;
-      if (weight > 1e-6) entropy -= weight * Math.log(weight);
+      if (weight > 1e-5) entropy -= weight * Math.log(weight);
     }
     if (any) {
       total += Math.exp(entropy);

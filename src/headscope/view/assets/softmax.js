@@ -8,6 +8,23 @@
 
 export const UNSEEN = -1;
 
+/** The product of a query and a key; four sums side by side, which a processor does at once. */
+function dotOf(q, base, k, other, size) {
+  let one = 0;
+  let two = 0;
+  let three = 0;
+  let four = 0;
+  let i = 0;
+  for (; i + 3 < size; i += 4) {
+    one += q[base + i] * k[other + i];
+    two += q[base + i + 1] * k[other + i + 1];
+    three += q[base + i + 2] * k[other + i + 2];
+    four += q[base + i + 3] * k[other + i + 3];
+  }
+  for (; i < size; i++) one += q[base + i] * k[other + i];
+  return one + two + three + four;
+}
+
 /** The weights of one query over all keys, written to `out` from `at` on. */
 export function rowInto(head, query, out, at) {
   const { q, k, keys, size, factor, softcap, sink } = head;
@@ -18,9 +35,7 @@ export function rowInto(head, query, out, at) {
   out.fill(UNSEEN, at, at + keys);
   for (let run = 0; run < ends.length; run += 2) {
     for (let key = ends[run]; key < ends[run + 1]; key++) {
-      let dot = 0;
-      if (k) for (let i = 0, other = key * size; i < size; i++) dot += q[base + i] * k[other + i];
-      else dot = q[base + key];
+      const dot = k ? dotOf(q, base, k, key * size, size) : q[base + key];
       let score = dot * factor;
       if (softcap !== null) score = softcap * Math.tanh(score / softcap);
       if (head.bias) score += head.bias(query, key);

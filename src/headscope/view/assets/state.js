@@ -82,11 +82,13 @@ export function chosenHeads() {
   return [[state.layer, state.head], ...others.filter(exists)];
 }
 
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+
 /** Light or dark: what was chosen, or what the system asks for. */
 export function theme() {
-  return state.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  return state.theme ?? (prefersDark.matches ? "dark" : "light");
 }
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+prefersDark.addEventListener("change", () => {
   if (!state.theme) for (const { names, then } of listeners) if (names.includes("theme")) then();
 });

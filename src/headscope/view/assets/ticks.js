@@ -39,10 +39,14 @@ export function overhang(context, axis, positions, step, size, longest) {
 
 /** The widest label in pixels, among those that may be shown. */
 export function widestLabel(context, axis, positions, step) {
+  const known = (axis.widest ??= new Map());
+  const name = `${step} ${positions.length} ${positions[0]} ${context.font}`;
+  if (known.has(name)) return known.get(name);
   let widest = 0;
   for (let i = 0; i < positions.length; i += Math.max(1, Math.floor(positions.length / 600))) {
     widest = Math.max(widest, context.measureText(tickText(axis, positions[i], step).join(" ")).width);
   }
+  known.set(name, Math.ceil(widest));
   return Math.ceil(widest);
 }
 
