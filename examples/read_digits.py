@@ -97,7 +97,7 @@ def draw(recording: hs.Recording, pictures: Tensor, to: Path) -> None:
     """For each picture what the class token looks at in the last layer: all heads together, then each of them."""
     from matplotlib.figure import Figure
 
-    from headscope.view.figure import colours
+    from headscope.view.map_figure import colours
 
     layer = recording.numbers[-1]
     figure = Figure(figsize=(0.9 * len(pictures), 0.9 * (HEADS + 1) + 0.5), layout="constrained")

@@ -35,7 +35,7 @@ def test_one_head_and_all_heads_in_every_format(kind):
 def test_the_image_holds_the_weights_and_the_axes_their_labels():
     x = recording(mask=causal())
     axes = figure(x, 0, 1).axes[0]
-    shown = axes.images[0].get_array()
+    shown = axes.collections[0].get_array().reshape(11, 11)  # vectors up to 64 cells, an image beyond
     exact = x[0, 1].weights()
     assert np.allclose(shown.filled(0.0), exact.numpy(), atol=1e-6)
     assert np.array_equal(np.ma.getmaskarray(shown), torch.ones(11, 11).triu(1).bool().numpy())
@@ -94,3 +94,71 @@ def test_without_matplotlib_the_way_to_it_is_told(monkeypatch):
         MissingExtra, match=r"needs matplotlib, which is not installed .*pip install 'headscope\[plot\]'"
     ):
         figure(recording())
+
+
+def test_fonts_stay_fonts_and_small_maps_stay_vectors():
+    made = figure(recording(), 1, 2)
+    assert made.dpi == 300
+    pdf = saved(made, "pdf")
+    assert b"/Subtype /Type3" not in pdf
+    assert b"/FontFile2" in pdf
+    svg = saved(made, "svg").decode()
+    assert "<image" not in svg.split("colorbar")[0] or svg.count("<image") <= 1  # the scale may be one
+    assert ">animal</text>" in svg
+    assert len(figure(recording(q=65, k=65), 0, 0).axes[0].images) == 1
+
+
+def test_the_sentence_the_text_and_the_model_stand_in_the_figure():
+    x = recording()
+    svg = saved(figure(x, 1, 2), "svg").decode()
+    assert "Layer 1 · head 2: " in svg
+    assert "random-model" in svg
+    assert "the animal was too tired" in svg.replace("\n", " ") or "animal was too tired" in svg
+
+
+def test_arcs_are_the_weights_of_content():
+    x = recording()
+    exact = x[1, 2].weights()
+    made = figure(x, 1, 2, kind="arcs")
+    found = {}
+    for patch in made.axes[0].patches:
+        _, query, _, key, _, weight = patch.get_gid().split()
+        found[int(query), int(key)] = float(weight)
+    content = range(1, 10)
+    assert {(q, k) for q in content for k in content if exact[q, k] >= 0.15} <= set(found)
+    for (q, k), weight in found.items():
+        assert weight == pytest.approx(float(exact[q, k]), abs=1e-4)
+    cross = layer(q=5, k=7, queries=words(5), keys=words(7), kind="cross")
+    for kind in FORMATS:
+        assert saved(figure(Recording([cross]), 0, 0, kind="arcs"), kind).startswith(FORMATS[kind])
+        assert saved(figure(x[0, 0], kind="arcs"), kind).startswith(FORMATS[kind])
+
+
+def test_several_heads_stand_in_a_row_on_one_scale():
+    x = recording()
+    made = figure(x, heads=[(0, 1), (1, 2), (1, 0)], width="page")
+    assert made.get_figwidth() == pytest.approx(6.9)
+    maps = [axes.collections[0] for axes in made.axes[:3]]
+    assert len({drawn.get_clim() for drawn in maps}) == 1
+    assert saved(made, "pdf").startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(("width", "inches"), [("column", 3.3), ("page", 6.9), (5.0, 5.0)])
+def test_figures_have_the_width_that_is_asked_for(width, inches):
+    x = recording()
+    assert figure(x, 0, 1, width=width).get_figwidth() == pytest.approx(inches)
+    assert figure(x, 0, 1, kind="arcs", width=width).get_figwidth() == pytest.approx(inches)
+
+
+def test_what_cannot_be_drawn_is_refused():
+    x = recording()
+    with pytest.raises(LookError, match=r"kind='pie'; give 'map' or 'arcs'"):
+        figure(x, 0, 0, kind="pie")
+    with pytest.raises(LookError, match=r"width='wide'; give inches, 'column' \(3.3\) or 'page'"):
+        figure(x, 0, 0, width="wide")
+    with pytest.raises(LookError, match=r"arcs are of one head; give its layer and head"):
+        figure(x, kind="arcs")
+    with pytest.raises(LookError, match=r"heads is empty; give pairs of layer and head"):
+        figure(x, heads=[])
+    with pytest.raises(LookError, match=r"arcs over 58 tokens cannot be told apart, 40 can"):
+        figure(recording(q=60, k=60), 0, 0, kind="arcs")
