@@ -249,7 +249,7 @@ LIES = {
     r"axes\[4\]: belongs to no layer": lambda body: body["axes"].append({"kind": "positions", "length": 2**19}),
     r"layers\[0\].queries: an axis that is not 5": put("axes", 1, "length", value=2**40),
     r"Expected `int` >= 0": put("axes", 1, "length", value=-1),
-    r"axes\[3\].seconds: -1.0 is no duration": put("axes", 3, "seconds", value=-1),
+    r"axes\[3\].parts.sound.seconds: -1.0 is no duration": put("axes", 3, "parts", 1, 1, "seconds", value=-1),
     r"axes\[0\].odd: no label": put("axes", 0, "odd", value={"9": "00d8"}),
     r"axes\[0\].odd: .*no text in UTF-16": put("axes", 0, "odd", value={"1": "zz"}),
     r"layers\[0\].heads: 5 numbers for 6 heads": put("layers", 0, "heads", value=[0, 1, 2, 3, 4, 4]),

@@ -100,7 +100,7 @@ class Inputs:
     def label(self, steps: Steps, layer: Layer) -> None:
         """Say of a layer that is complete what its queries and keys are, as far as the inputs tell."""
         places = self._places.get(id(steps), [])
-        if not places:
+        if not places or not layer.items:
             return
         keys, asked = layer.keys[0].length, sum(place.queries for place in places)
         own = self._own(places, steps, layer.items, asked)
