@@ -1,4 +1,4 @@
-"""Blocks among others: nested, in threads and tasks, around compiled, copied and wrapped models, and when things fail."""
+"""Blocks in company: nested, in threads and tasks, around compiled, copied and wrapped models, and when things fail."""
 
 import asyncio
 import copy
@@ -203,9 +203,9 @@ def test_a_listener_that_fails_warns_names_the_call_and_leaves_the_model(monkeyp
     monkeypatch.setattr(ScaledDotProductAttention, "read", Broken.read)
     model = nn.Sequential(build("sdpa"), build("by hand"))
     plain = model(x())
-    with pytest.warns(UserWarning, match="the attention of '0' was not captured; .* an unknown layout"):
-        with hs.record(model) as recording:
-            assert torch.equal(model(x()), plain)
+    warned = pytest.warns(UserWarning, match="the attention of '0' was not captured; .* an unknown layout")
+    with warned, hs.record(model) as recording:
+        assert torch.equal(model(x()), plain)
     assert [layer.name for layer in recording.layers] == ["1"]
     assert [(one.name, one.kind) for one in recording.missed] == [("0", "Attends")]
     assert "an unknown layout" in recording.missed[0].reason
@@ -242,9 +242,11 @@ def test_what_cannot_be_edited_raises_by_name():
     with hs.record(model) as recording:
         model(x())
     assert recording.layers
-    with pytest.raises(ModelError, match=r"ablate: the heads of layer 0 \('0'\) cannot be changed: it is attention"):
-        with hs.ablate(model, [(0, 0)]):
-            model(x())
+    refused = pytest.raises(
+        ModelError, match=r"ablate: the heads of layer 0 \('0'\) cannot be changed: it is attention"
+    )
+    with refused, hs.ablate(model, [(0, 0)]):
+        model(x())
 
 
 @torch.no_grad()

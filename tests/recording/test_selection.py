@@ -1,4 +1,4 @@
-"""Whatever is selected is the cut of the full recording: every selection x {one pass, generate, beams, static cache}."""
+"""What is selected is the cut of the full recording: each selection x {one pass, generate, beams, static cache}."""
 
 import pytest
 import torch
