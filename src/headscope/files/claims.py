@@ -60,6 +60,19 @@ def release(made: Claim) -> None:
         os.close(made.handle)
 
 
+def retire(path: Path) -> None:
+    """Remove a folder of headscope's: first its name, in one step, then what is in it.
+
+    Killed in between, it is a leftover that the next one to write there removes. With a stranger's file in it the
+    folder keeps its name and that file.
+    """
+    if all(OURS.fullmatch(inner.name) for inner in path.iterdir()):
+        gone = path.with_name(f".headscope-{os.getpid()}-{secrets.token_hex(6)}.part")
+        system.rename(path, gone)
+        path = gone
+    discard(path)
+
+
 def is_same(path: Path, handle: int) -> bool:
     """Whether a path still means what a handle was opened for."""
     try:

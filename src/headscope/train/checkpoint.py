@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from headscope.errors import TrainingError
 from headscope.files import system
 from headscope.files.bounded import read_bounded
-from headscope.files.claims import discard
+from headscope.files.claims import retire
 from headscope.files.digests import digest_of_file
 from headscope.files.replace_file import reason
 from headscope.files.replace_folder import Folder
@@ -211,7 +212,8 @@ def refuse_older(folder: Path, step: int) -> None:
 def clean(folder: Path, keep: int) -> None:
     """Remove all but the last checkpoints; of what others put beside them nothing."""
     for path in sorted(complete(folder), key=step_of)[:-keep]:
-        discard(path)
+        with suppress(OSError):  # another process removes them, too
+            retire(path)
 
 
 def names_in(path: Path) -> set[str] | None:

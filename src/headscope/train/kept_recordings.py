@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from headscope.errors import TrainingError
-from headscope.files.claims import discard
+from headscope.files.claims import retire
 from headscope.recording.folder.reader import SUFFIX, names_in
 from headscope.recording.recording import Recording, load
 
@@ -58,7 +58,7 @@ class Kept:
             self.found = {at: path for at, path in numbered.items() if at <= step}
             # What is to come again would be mixed with what an earlier start kept of it.
             for path in (path for at, path in numbered.items() if at > step and names_in(path) is not None):
-                discard(path)
+                retire(path)
         self.looks = len(self.found) if self.keep == ENDS else 0
 
     def add(self, step: int, recording: Recording) -> None:

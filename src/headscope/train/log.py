@@ -91,7 +91,8 @@ class Log:
     def add(self, rows: list[Row]) -> None:
         """Append the rows of a look."""
         try:
-            append("Watch", self.file, "".join(map(line, rows)).encode())
+            # The first look is there whole or not at all: how many rows it has says whether a later one is complete.
+            (append if self.rows else write)("Watch", self.file, "".join(map(line, rows)).encode())
         except (OSError, HeadscopeError) as error:
             raise TrainingError(
                 f"Watch: {self.file} cannot be written ({reason(error)}); the rows up to step "

@@ -11,7 +11,7 @@ from pathlib import Path
 from headscope.errors import TrainingError
 from headscope.files import system
 from headscope.files.bounded import read_bounded
-from headscope.files.claims import discard
+from headscope.files.claims import retire
 from headscope.recording.folder.reader import names_in as names_of_recording
 from headscope.train.checkpoint import names_in as names_of_checkpoint
 
@@ -42,7 +42,7 @@ def remove_training(folder: Path) -> None:
             f"-o {folder}: {ABOUT} in it is not one that headscope wrote, so the folder stays. Give another name."
         )
     for path in list(folders_written(folder)):
-        discard(path)
+        retire(path)
     for inside, names in ((folder / "heads", OF_WATCH), (folder / "checkpoints", None), (folder, WRITTEN)):
         if not inside.is_dir() or inside.is_symlink():
             continue

@@ -195,14 +195,14 @@ class Watch:
 
     def _write(self, recording: Recording) -> None:
         rows = rows_of(self.steps, recording, None if self._loss is None else float(self._loss))
+        if self.writes:  # before the rows: killed in between, the step is looked at once more
+            self.kept.add(self.steps, recording)
         if self.log is not None:
             self.log.add(rows)
         else:
             self._rows += rows
         if self.board is not None:
             self.board.add(self.steps, rows, recording)
-        if self.writes:
-            self.kept.add(self.steps, recording)
 
     @property
     def table(self) -> Table:
