@@ -18,9 +18,123 @@ SEGMENT = {
 PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
 QUANTISED = {"channel_multiplier": (1, 1), "resolution": IMAGE, "num_embeddings": 4}
 PLACES = 4
+SWIN = {"patch_size": 4, "window_size": 4, "depths": (1, 1), "num_heads": (2, 4), "num_layers": 2}
+FOUR_STAGES = {
+    "backbone_config.depths": [1] * 4,
+    "backbone_config.num_heads": [2, 2, 4, 4],
+    "backbone_config.num_layers": 4,
+    "backbone_config.hidden_size": 8 * WIDTH,
+}
+EVERY_STAGE = FOUR_STAGES | {
+    "backbone_config._out_features": ["stage1", "stage2", "stage3", "stage4"],
+    "backbone_config._out_indices": [1, 2, 3, 4],
+}
+SERIES = {
+    "prediction_length": 4,
+    "context_length": 8,
+    "lags_sequence": [1, 2],
+    "num_time_features": 1,
+    "feature_size": 5,
+}
 
-# Entries of the configuration of a type, wherever it stands in another; a dot leads into a configuration inside it.
+
+def small_resnet(**options: Any) -> Any:
+    """The configuration of a small network of convolutions, in the place of one from a library that is not asked for."""
+    from transformers import ResNetConfig
+
+    return ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 16, WIDTH], depths=[1] * 4, **options)
+
+
+RESNET = {"backbone_config": lambda: small_resnet(out_features=["stage1", "stage2", "stage3", "stage4"])}
+
+# Entries of the configuration of a type, wherever it stands in another; a dot leads into a configuration inside it, and
+# a function makes its value.
 CONFIGS: dict[str, dict[str, Any]] = {
+    "align": {"projection_dim": 640},
+    "autoformer": SERIES | {"label_length": 4, "moving_average": 3},
+    "bridgetower": {"hidden_size": 64, "text_config.hidden_size": 64, "vision_config.hidden_size": 64},
+    "bros": {"dim_bbox_sinusoid_emb_2d": 16, "dim_bbox_sinusoid_emb_1d": 2, "dim_bbox_projection": WIDTH // HEADS},
+    "clap": {
+        "audio_config.patch_embeds_hidden_size": 8,
+        "audio_config.depths": (1, 1),
+        "audio_config.num_attention_heads": (2, 4),
+        "audio_config.num_hidden_layers": 2,
+        "audio_config.hidden_size": 16,
+        "audio_config.patch_size": 4,
+        "audio_config.spec_size": 64,
+        "audio_config.window_size": 4,
+    },
+    "clvp": {
+        "text_config.hidden_size": 4 * WIDTH,
+        "speech_config.hidden_size": 4 * WIDTH,
+        "decoder_config.decoder_fixing_codes": (83, 45, 45, 48),
+    },
+    "codegen": {"rotary_dim": WIDTH // HEADS},
+    "conditional_detr": RESNET,
+    "cvt": {"depth": [1, 2, 3]},
+    "dab-detr": RESNET,
+    "deformable_detr": RESNET | {"num_feature_levels": 4},
+    "detr": RESNET,
+    "donut-swin": SWIN | {"hidden_size": 2 * WIDTH},
+    "efficientnet": {"hidden_dim": 2560},
+    "encodec": {"codebook_dim": WIDTH},
+    "fastspeech2_conformer_with_hifigan": {"vocoder_config.model_in_dim": 16},
+    "gptj": {"rotary_dim": WIDTH // HEADS},
+    "grounding-dino": FOUR_STAGES,
+    "informer": SERIES,
+    "layoutlmv3": {"coordinate_size": 6, "shape_size": 4, "input_size": IMAGE},
+    "levit": {"patch_size": 16, "image_size": 2 * IMAGE},
+    "lilt": {"hidden_size": 48},
+    "luke": {"entity_vocab_size": 50, "entity_emb_size": WIDTH},
+    "lxmert": {"visual_feat_dim": 16, "l_layers": 2, "x_layers": 1, "r_layers": 1},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
+    "mask2former": EVERY_STAGE | {"feature_size": WIDTH, "mask_feature_size": WIDTH},
+    "maskformer": FOUR_STAGES | {"fpn_feature_size": WIDTH, "mask_feature_size": WIDTH},
+    "mm-grounding-dino": FOUR_STAGES,
+    "mobilevitv2": {"patch_size": 2},
+    "oneformer": EVERY_STAGE
+    | {
+        "conv_dim": WIDTH,
+        "mask_dim": WIDTH,
+        "text_encoder_width": WIDTH,
+        "text_encoder_vocab_size": VOCABULARY,
+        "text_encoder_num_layers": LAYERS,
+    },
+    "perceiver": {
+        "num_latents": 7,
+        "d_latents": WIDTH,
+        "num_self_attends_per_block": LAYERS,
+        "num_self_attention_heads": HEADS,
+        "num_cross_attention_heads": HEADS,
+    },
+    "pvt": {"num_encoder_blocks": 4, "patch_sizes": [4, 2, 2, 2]},
+    "reformer": {
+        "attn_layers": ["local", "lsh"],
+        "axial_pos_embds_dim": (16, 16),
+        "axial_pos_shape": (8, 16),
+        "attention_head_size": WIDTH // HEADS,
+        "lsh_attn_chunk_length": 4,
+        "local_attn_chunk_length": 4,
+        "feed_forward_size": 2 * WIDTH,
+        "num_buckets": 4,
+    },
+    "rwkv": {"attention_hidden_size": WIDTH},
+    "seggpt": {
+        "image_size": (2 * IMAGE, IMAGE),
+        "pretrain_image_size": IMAGE,
+        "merge_index": 0,
+        "intermediate_hidden_state_indices": (0, 1),
+        "mlp_dim": 2 * WIDTH,
+    },
+    "sew-d": {"conv_dim": (WIDTH,) * 13},
+    "swin2sr": {"patch_size": 1, "window_size": 4, "depths": [1, 1], "num_heads": [2, 4], "num_layers": 2},
+    "swinv2": SWIN | {"hidden_size": 2 * WIDTH, "pretrained_window_sizes": (0, 0)},
+    "t5gemma": {"decoder.cross_attention_hidden_size": WIDTH},
+    "table-transformer": RESNET,
+    "time_series_transformer": SERIES,
+    "tvp": {"backbone_config": small_resnet, "visual_prompt_size": 4, "max_img_size": 4 * IMAGE},
+    "xcodec": {"codebook_dim": 2 * WIDTH},
+    "xlstm": {"embedding_dim": WIDTH, "num_blocks": LAYERS, "qk_dim_factor": 1.0},
     "audio-spectrogram-transformer": {"max_length": 64},
     "bamba": {"attn_layer_indices": [1]},
     "blip-2": {"image_token_index": special("image_token_id"), "num_query_tokens": PLACES},
@@ -165,14 +279,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "siglip2_text_model": {"projection_size": WIDTH},
     "siglip_text_model": {"projection_size": WIDTH},
     "step3p7": {"text_config.sliding_window": 8},
-    "swin": {
-        "patch_size": 4,
-        "window_size": 4,
-        "depths": (1, 1),
-        "num_heads": (2, 4),
-        "num_layers": 2,
-        "hidden_size": 2 * WIDTH,
-    },
+    "swin": SWIN | {"hidden_size": 2 * WIDTH},
     "t5gemma2_text": {"dropout_rate": 0.0},
     "xmod": {"default_language": "en_XX"},
     "zamba": {
@@ -202,5 +309,5 @@ def adapt(config: Any) -> Any:
         part = config
         for step in path:
             part = getattr(part, step)
-        setattr(part, last, value)
+        setattr(part, last, value() if callable(value) else value)
     return config

@@ -17,6 +17,13 @@ def words(length: int = WORDS) -> Tensor:
     return torch.randint(3, FIRST_SPECIAL, (2, length))
 
 
+def text() -> dict[str, Any]:
+    """A text of two lines, the second of which is padded."""
+    real = torch.ones(2, WORDS, dtype=torch.long)
+    real[1, 8:] = 0
+    return {"input_ids": words(), "attention_mask": real}
+
+
 def after_places(token: int) -> Tensor:
     return torch.cat((torch.full((2, PLACES), token), words()), 1)
 
@@ -161,6 +168,62 @@ INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "voxtral_realtime": lambda c: {"input_ids": words(10), "input_features": torch.randn(2, 16, 80)},
     "xcodec2": lambda c: {"input_values": torch.randn(2, 1, 3200), "input_features": torch.randn(2, 10, 160)},
 }
+INPUTS |= {
+    "bros": lambda c: text() | {"bbox": torch.rand(2, WORDS, 4).sort(-1).values},
+    "clap": lambda c: text() | {"input_features": torch.randn(2, 1, 100, 16)},
+    "clvp": lambda c: text() | {"input_features": torch.randn(2, 80, 20)},
+    "gemma4_audio": lambda c: {
+        "input_features": torch.randn(2, FRAMES, 128),
+        "attention_mask": torch.ones(2, FRAMES, dtype=torch.bool),
+    },
+    "grounding-dino": lambda c: text() | {"pixel_values": torch.randn(2, 3, 2 * IMAGE, 2 * IMAGE)},
+    "layoutlmv3": lambda c: (
+        text()
+        | {
+            "bbox": torch.randint(0, 90, (2, WORDS, 4)).sort(-1).values,
+            "pixel_values": torch.randn(2, 3, IMAGE, IMAGE),
+        }
+    ),
+    "lilt": lambda c: text() | {"bbox": torch.randint(0, 90, (2, WORDS, 4)).sort(-1).values},
+    "lxmert": lambda c: text() | {"visual_feats": torch.randn(2, 7, 16), "visual_pos": torch.rand(2, 7, 4)},
+    "oneformer": lambda c: {"pixel_values": torch.randn(2, 3, IMAGE, IMAGE), "task_inputs": torch.ones(2, 77)},
+    "perceiver": lambda c: {"inputs": torch.randn(2, 13, WIDTH)},
+    "seggpt": lambda c: {
+        name: torch.rand(2, 3, IMAGE, IMAGE) for name in ("pixel_values", "prompt_pixel_values", "prompt_masks")
+    },
+    "speecht5": lambda c: {
+        "input_values": torch.randn(2, 13, WIDTH),
+        "decoder_input_values": torch.randn(2, 5, WIDTH),
+    },
+    # One item: its positions are not made for more.
+    "tvp": lambda c: {"input_ids": words()[:1], "pixel_values": torch.randn(1, 4, 3, 4 * IMAGE, 4 * IMAGE)},
+    "vibevoice_acoustic_tokenizer_decoder": lambda c: {"hidden_states": torch.randn(2, c.hidden_size, 4)},
+    "vibevoice_acoustic_tokenizer_encoder": lambda c: {"hidden_states": torch.randn(2, 1, 3200)},
+}
+INPUTS |= dict.fromkeys(
+    ("autoformer", "informer", "time_series_transformer"),
+    lambda c: {
+        "past_values": torch.rand(2, 10),
+        "past_time_features": torch.randn(2, 10, 1),
+        "past_observed_mask": torch.ones(2, 10),
+        "future_values": torch.rand(2, 4),
+        "future_time_features": torch.randn(2, 4, 1),
+    },
+)
+INPUTS |= dict.fromkeys(
+    (
+        "conditional_detr",
+        "convnext",
+        "convnextv2",
+        "dab-detr",
+        "deformable_detr",
+        "detr",
+        "mobilevitv2",
+        "table-transformer",
+    ),
+    lambda c: {"pixel_values": torch.randn(2, 3, 2 * IMAGE, 2 * IMAGE)},
+)
+INPUTS["mm-grounding-dino"] = INPUTS["grounding-dino"]
 INPUTS |= dict.fromkeys(
     ("pp_ocrv5_mobile_rec", "pp_ocrv5_server_rec", "pp_ocrv6_small_rec", "pp_ocrv6_tiny_rec"),
     lambda c: {"pixel_values": torch.randn(2, 3, 96, 96)},
