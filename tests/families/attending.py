@@ -65,6 +65,6 @@ def looks_like_attention(module: Any) -> bool:
 
     def named(one: Any) -> bool:
         name = type(one).__name__.lower()
-        return "attention" in name or name.endswith(("attn", "mha"))
+        return ("attention" in name or name.endswith(("attn", "mha"))) and not name.endswith("output")
 
     return named(module) and not any(named(one) for one in module.modules() if one is not module)

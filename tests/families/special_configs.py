@@ -39,7 +39,7 @@ SERIES = {
 
 
 def small_resnet(**options: Any) -> Any:
-    """The configuration of a small network of convolutions, in the place of one from a library that is not asked for."""
+    """A small network of convolutions, in the place of one from a library that is not there."""
     from transformers import ResNetConfig
 
     return ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 16, WIDTH], depths=[1] * 4, **options)
