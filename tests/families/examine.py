@@ -36,8 +36,8 @@ class Seen(NamedTuple):
         given: what the model was given: text, pictures, sound, numbers.
         same: whether outputs are the same to the bit with and without recording.
         eager: the largest difference from the model's own eager weights; None where it has none to compare with.
-        computed: the largest difference of recorded weights from a softmax that the eager model computes.
         agreed: attn_implementation="headscope" against eager: outputs, gradients, generated tokens.
+        kept: whether q and k of every layer were kept, not weights alone.
         missed: classes of modules that look like attention, ran, and were not captured.
     """
 
@@ -52,6 +52,7 @@ class Seen(NamedTuple):
     agreed: Agreement = Agreement()
     missed: tuple[str, ...] = ()
     note: str = ""
+    kept: bool = False
 
 
 def examine(kind: str) -> Seen:
@@ -111,7 +112,8 @@ def recorded(kind: str, how: str, model: Any, inputs: dict[str, Any]) -> Seen:
         gap, note = against_eager(kind, how, layers)
     heads = sum(layer.heads for layer in layers)
     status = "in part" if missed else "recorded"
-    return Seen(kind, status, how, kinds_of(inputs), len(layers), heads, same, gap, compared(kind), missed, note)
+    kept = all(layer.source == "call" for layer in layers)
+    return Seen(kind, status, how, kinds_of(inputs), len(layers), heads, same, gap, compared(kind), missed, note, kept)
 
 
 def compared(kind: str) -> Agreement:
@@ -178,7 +180,7 @@ def against_eager(kind: str, how: str, layers: list[Any]) -> tuple[float | None,
 
 
 def rows_of_weights(x: Tensor) -> bool:
-    """Whether the rows of a tensor are weights: none below zero, and no row above one in sum; a sink may take a share."""
+    """Whether the rows of a tensor are weights: none below zero, no row above one in sum; a sink may take a share."""
     return bool((x >= 0).all() and (x.float().sum(-1) < 1.001).all())
 
 

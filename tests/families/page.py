@@ -7,15 +7,17 @@ import textwrap
 import torch
 import transformers
 
-from tests.families.examine import ABLE, Seen
+from tests.families.examine import ABLE, CLOSE, Seen
+from tests.families.reasons import reason_of
 
+EXACT = 1e-5
 WORDS = {
     "recorded": "recorded",
-    "missed": "attention that was not heard",
+    "in part": "recorded in part",
+    "missed": "attention that is not recorded",
     "failed": "recording or looking failed",
     "no input": "built, but no input was found that they run on",
     "no attention": "no attention in them",
-    "no sdpa": "no scaled dot-product attention in transformers",
     "no library": "need a library that is not installed",
     "not built": "cannot be built from their configuration alone",
 }
@@ -59,7 +61,8 @@ def number(value: float | None) -> str:
 def line(one: Seen) -> str:
     """One recorded architecture."""
     tokens = {True: "same", False: "differ", None: "–"}[one.agreed.tokens]
-    notes = "; ".join(note for note in (one.note, one.agreed.note) if note)
+    missed = "; ".join(f"not {name}: {reason_of(name) or 'unknown'}" for name in one.missed)
+    notes = "; ".join(note for note in (missed, one.note, one.agreed.note) if note)
     return (
         f"| {one.kind} | {one.given} | {one.layers} | {one.heads} | {'same' if one.same else 'differ'} | "
         f"{number(one.eager)} | {number(one.agreed.outputs)} | {number(one.agreed.gradients)} | {tokens} | {notes} |"
@@ -81,17 +84,54 @@ def table(seen: list[Seen]) -> str:
         **{word: sum(word in one.given for one in recorded) for word in ("text", "pictures", "sound")},
     )
     lines = [page, *(f"- {WORDS[status]}: {len(by[status])}" for status in WORDS if by[status])]
-    lines += [COLUMNS, *map(line, recorded)]
+    lines += [COLUMNS, *map(line, [*recorded, *by["in part"]]), *lists(by)]
+    return "\n".join(lines) + "\n"
+
+
+WITHOUT = """
+## Without sdpa in transformers
+
+Of {all} architectures for which transformers has no scaled dot-product attention, {able} can be built and have
+attention. **{exact} of them are recorded exactly**: every weight within 1e-5 of the model's own, and nothing that looks
+like attention is missing. {part} are recorded in part and {missed} not, for the reasons beside them. {calls} of those
+that are recorded keep q and k, the others their weights. {same} of {ran} models have outputs of the same bits inside
+the block. On `attn_implementation="headscope"` {right} agree with eager and {refused} refuse it.
+`python -m tests.families without` writes this part.
+
+| architecture | input | calls | heads | bits | weights | outputs | gradients | 20 tokens | |
+|---|---|---:|---:|---|---:|---:|---:|---|---|"""
+
+
+def without(seen: list[Seen]) -> str:
+    """The part of the page about architectures that transformers has no sdpa for."""
+    by = {status: [one for one in seen if one.status == status] for status in WORDS}
+    ran = [one for status in ("recorded", "in part", "missed", "no attention") for one in by[status]]
+    attending = [one for one in ran if one.status != "no attention"]
+    exact = [one for one in by["recorded"] if one.eager is not None and one.eager <= EXACT and not one.note]
+    head = WITHOUT.format(
+        all=len(seen),
+        able=sum(one.status in ABLE for one in seen),
+        exact=len(exact),
+        part=len(by["in part"]),
+        missed=len(by["missed"]),
+        calls=sum(one.kept for one in by["recorded"]),
+        same=sum(one.same for one in ran),
+        ran=len(ran),
+        right=sum((one.agreed.outputs is not None and one.agreed.outputs <= CLOSE) for one in attending),
+        refused=sum("on headscope" in one.agreed.note or "table of" in one.agreed.note for one in attending),
+    )
+    rows = [line(one) for status in ("recorded", "in part", "missed") for one in by[status]]
+    return "\n".join([head, *rows, *lists(by | {"missed": []}, "###")]) + "\n"
+
+
+def lists(by: dict[str, list[Seen]], level: str = "##") -> list[str]:
+    """What is not in the tables, and why."""
+    lines: list[str] = []
     for status in ("missed", "failed", "no input", "not built", "no library"):
         if by[status]:
-            lines += ["", f"## {WORDS[status].capitalize()}", "", "| architecture | |", "|---|---|"]
-            lines += [f"| {one.kind} | {one.note} |" for one in by[status]]
-    for status in ("no attention", "no sdpa"):
-        if by[status]:
-            lines += [
-                "",
-                f"## {WORDS[status].capitalize()}",
-                "",
-                *textwrap.wrap(", ".join(one.kind for one in by[status]), 120),
-            ]
-    return "\n".join(lines) + "\n"
+            lines += ["", f"{level} {WORDS[status].capitalize()}", "", "| architecture | |", "|---|---|"]
+            lines += [f"| {one.kind} | {one.note or '; '.join(map(reason_of, one.missed))} |" for one in by[status]]
+    if by["no attention"]:
+        names = ", ".join(one.kind for one in by["no attention"])
+        lines += ["", f"{level} {WORDS['no attention'].capitalize()}", "", *textwrap.wrap(names, 120)]
+    return lines

@@ -33,6 +33,17 @@ def architectures() -> list[str]:
     return sorted(MODEL_MAPPING_NAMES)
 
 
+def without_sdpa(kind: str) -> bool:
+    """Whether transformers has no sdpa for the model of a type."""
+    import transformers
+
+    try:
+        model = transformers.AutoModel._model_mapping[transformers.CONFIG_MAPPING[kind]]
+    except (KeyError, ValueError, ImportError):
+        return False
+    return not any(one._supports_sdpa for one in (model if isinstance(model, tuple) else (model,)))
+
+
 def arguments(model: Any) -> set[str]:
     """The names of the arguments of a model's forward."""
     return set(inspect.signature(model.forward).parameters)

@@ -6,6 +6,8 @@ import torch
 import headscope as hs
 from headscope.compat import names
 from headscope.compat import transformers as compat
+from headscope.errors import BackendRefused
+from headscope.hf.interface import attention
 from tests.families.agree import agree
 
 hs.hf.register()
@@ -29,3 +31,9 @@ def test_models_with_sdpa_are_known(monkeypatch):
     monkeypatch.delattr("transformers.PreTrainedModel._supports_sdpa")
     with pytest.warns(UserWarning, match="has no transformers.PreTrainedModel._supports_sdpa, with which"):
         assert not compat.adds_masks(BloomConfig)
+
+
+def test_sinks_of_single_queries_are_refused():
+    x = torch.randn(1, 2, 3, 4)
+    with pytest.raises(BackendRefused, match="every query of this model has a sink of its own"):
+        attention(torch.nn.Identity(), x, x, x, None, sinks=torch.randn(1, 2, 3, 1))

@@ -66,13 +66,18 @@ def attention(
     """The attention function: values as `(batch, queries, heads, size)`, and no weights, which `hs.record` gives.
 
     Raises:
-        BackendRefused: continuous batching, whose keys are scattered over pages.
+        BackendRefused: continuous batching, whose keys are scattered over pages; sinks that differ between queries.
     """
     if others.get("cache") is not None:
         raise BackendRefused(
             'attn_implementation="headscope": continuous batching keeps its keys in pages, which headscope does not '
             "read; "
             'use attn_implementation="sdpa" for it.'
+        )
+    if others.get("sinks") is not None:
+        raise BackendRefused(
+            'attn_implementation="headscope": every query of this model has a sink of its own, and headscope takes one '
+            'for each head; use attn_implementation="eager" for it.'
         )
     b = max(query.shape[0], key.shape[0])
     query, key, value = (x.expand(b, *x.shape[1:]) for x in (query, key, value))

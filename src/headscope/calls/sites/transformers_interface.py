@@ -71,7 +71,7 @@ class AttentionInterface(Site):
         """By the names of the interface."""
         return kernel_arguments(func, args, kwargs)
 
-    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
+    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call | None:
         """From the arguments and the weights that an eager kernel returned."""
         return eager(reader, given["module"], given, given["weights"])
 
@@ -95,7 +95,7 @@ class AttentionInterface(Site):
         known = first | {"weights": weights}
         given = functools.cache(lambda: self.arguments(func, args, kwargs) | known)
 
-        def read(reader: Reader, heads: int | None) -> Call:
+        def read(reader: Reader, heads: int | None) -> Call | None:
             return self.read(reader, heads, given())
 
         blocks.capture(self.name, read, skip=frame.captured)
@@ -128,11 +128,16 @@ def unfold(call: Call, q: Tensor) -> Call:
     return replace(call, q=q, runs=runs, bias=bias)
 
 
-def eager(read: Reader, module: Any, given: Arguments, weights: Any) -> Call:
-    """A call of a kernel that calls none of torch's attention functions, from its arguments and its result."""
+def eager(read: Reader, module: Any, given: Arguments, weights: Any) -> Call | None:
+    """A call of a kernel that calls none of torch's attention functions, from its arguments and its result.
+
+    None where every query has a sink of its own, which no call has.
+    """
     q, k, v = given["query"], given["key"], given["value"]
     scale = first(given.get("scaling"), getattr(module, "scaling", None), q.shape[-1] ** -0.5)
     sinks = first(given.get("s_aux"), given.get("sinks"), getattr(module, "sinks", None))
+    if isinstance(sinks, Tensor) and sinks.ndim != 1:
+        return None
     softcap = given.get("softcap")
     runs = bias = None
     mask = given.get("attention_mask")

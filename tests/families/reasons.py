@@ -1,0 +1,29 @@
+"""Why the attention of some modules is not recorded: what they compute is no softmax of queries and keys over keys."""
+
+SPARSE = "sparse: a band of weights in diagonals, and global positions beside it"
+DEFORMABLE = "deformable: a linear layer weighs a few sampled points; there are no keys"
+REASONS = {
+    "AutoformerAttention": "autocorrelation: delays that a Fourier transform finds, no queries and keys",
+    "GroupViTAssignAttention": "assignment: the softmax is over the queries, and one group is taken",
+    "Gemma3nAudioAttention": "blocks that overlap, of which the products have no axis of keys",
+    "Inkling2": "a sink of its own for each query takes a share of every row",
+    "LEDEncoderSelfAttention": SPARSE,
+    "LongformerSelfAttention": SPARSE,
+    "LSHSelfAttention": "hashed: keys are sorted into buckets",
+    "LocalSelfAttention": "chunked, in the order of the hashed layers",
+    "Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention": DEFORMABLE,
+    "MobileViTV2LinearSelfAttention": "linear: one score for each position",
+    "MraSelfAttention": "sparse: blocks at several resolutions",
+    "MultiScaleDeformableAttention": DEFORMABLE,
+    "OneFormerPixelDecoderEncoderMultiscaleDeformableAttention": DEFORMABLE,
+    "PatchTSMixerGatedAttention": "a gate: the softmax of a linear layer",
+    "PegasusXGlobalLocalAttention": "chunked: one softmax over global and local keys together",
+    "RwkvSelfAttention": "linear: a recurrence without a softmax",
+    "SwiftFormerEfficientAdditiveAttention": "linear: one score for each position",
+    "YosoSelfAttention": "hashed: Bernoulli samples in the place of a softmax",
+}
+
+
+def reason_of(name: str) -> str:
+    """Why a class of modules is not recorded; "" where that is not known."""
+    return next((text for known, text in REASONS.items() if name.startswith(known)), "")
