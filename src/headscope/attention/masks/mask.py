@@ -112,7 +112,8 @@ class Combined(Mask):
     def _agree(self, a: Tensor, b: Tensor) -> None:
         """Raise `MaskError` unless the two are for the same batch and heads, or for all."""
         for axis, name in enumerate(("batch items", "heads")):
-            if len({a.shape[axis], b.shape[axis]} - {1}) > 1:
+            # Compared one by one: sizes of a traced graph cannot be in a set.
+            if a.shape[axis] != 1 and b.shape[axis] != 1 and a.shape[axis] != b.shape[axis]:
                 raise MaskError(
                     f"{self!r}: the two masks are for {a.shape[axis]} and {b.shape[axis]} {name}; "
                     "give both the same number, or 1."
@@ -142,7 +143,7 @@ class Dense(Mask):
         """The mask itself, `(b|1, h|1, q, k)`."""
         self._fits(q, k)
         allowed = in_mode(self.allowed).to(device or "cpu")
-        if allowed.is_inference() and not torch.is_inference_mode_enabled():
+        if known(allowed) and allowed.is_inference() and not torch.is_inference_mode_enabled():
             # Autograd cannot keep a tensor that inference mode made.
             allowed = allowed.clone()
         return allowed.expand(-1, -1, q, -1)

@@ -117,7 +117,9 @@ def positions(marks: Bool[Tensor, "b h q edges"]) -> Int32[Tensor, "b h q r"]:
     edges = marks.shape[-1]
     places = torch.arange(edges, device=marks.device, dtype=torch.int32)
     # Marks first, in their order: a key of the row that sorts all others behind them.
-    order = torch.where(marks, places, edges).sort(dim=-1).values[..., : (edges + 1) // 2]
+    order = torch.where(marks, places, edges).sort(dim=-1).values
+    # Selected, not sliced: a slice would ask the sizes of a traced graph whether it fits.
+    order = order.index_select(-1, torch.arange((edges + 1) // 2, device=marks.device))
     return order.masked_fill(order == edges, 0).int()
 
 

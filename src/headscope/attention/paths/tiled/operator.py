@@ -103,6 +103,7 @@ def _remember(ctx, inputs, output):  # type: ignore[no-untyped-def]
 def _backward(ctx, grad, grad_lse):  # type: ignore[no-untyped-def]
     *grads, dbias, dsinks = tiled_gradients(grad, grad_lse, *ctx.saved_tensors, *ctx.numbers)
     wanted = ctx.needs_input_grad[3:5]
+    # No gradients for the runs (two), the seed, and the three numbers.
     return *grads, dbias if wanted[0] else None, dsinks if wanted[1] else None, *(None,) * 6
 
 
@@ -137,3 +138,26 @@ _CALL = ("q", "k", "v", "bias", "sinks", "start", "stop", "seed", "scale", "soft
 tiled_op.register_vmap(_batched(tiled_op, _CALL))  # type: ignore[no-untyped-call]
 _OUTER = ("grad", "grad_lse", "values", "lse")
 tiled_gradients.register_vmap(_batched(tiled_gradients, (*_OUTER, *_CALL)))  # type: ignore[no-untyped-call]
+
+
+class TransformedTiles(torch.autograd.Function):
+    """The operator as `torch.func` differentiates it: operators with a gradient of their own are closed to it."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs):  # type: ignore[no-untyped-def]
+        """Values and lse."""
+        return tiled_op(*inputs)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+        """What the backward needs."""
+        _remember(ctx, inputs, output)  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def backward(ctx, grad, grad_lse):  # type: ignore[no-untyped-def]
+        """Gradients of q, k, v, of the bias and of the sinks."""
+        # torch.func records every backward; of this one nobody asks a derivative: such calls run on the formula.
+        with torch.no_grad():
+            return _backward(ctx, grad, grad_lse)  # type: ignore[no-untyped-call]

@@ -19,7 +19,7 @@ from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.runs import Runs
 from headscope.attention.paths.tiled import flash
 from headscope.attention.paths.tiled.loop import Settings, run_tiles, tile_gradients
-from headscope.attention.paths.tiled.operator import tiled_op
+from headscope.attention.paths.tiled.operator import TransformedTiles, tiled_op
 from headscope.attention.paths.tiled.schedule import Schedule, schedule
 from headscope.attention.paths.tiled.tile_bias import TileBias, bias_values
 from headscope.attention.paths.tiled.written_out import formula
@@ -121,7 +121,8 @@ def run(request: Request) -> tuple[Tensor, Tensor]:
     seed = torch.randint(2**62, ()) if request.dropout else None
     if not known(q, k, v, bias, request.sinks):
         start, stop = request.runs() or everything(keys, q.device)
-        values, lse = tiled_op(
+        operator: Any = tiled_op if transforms() is None else TransformedTiles.apply
+        values, lse = operator(
             q, k, v, bias, request.sinks, start, stop, seed, scale, request.softcap or 0.0, request.dropout
         )
     else:
