@@ -40,7 +40,7 @@ def raised(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("mask", tmp_path / "mask.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.delenv(raises.LOG)
+    monkeypatch.delenv(raises.LOG, raising=False)
     found = Raised(tmp_path)
     found.padding = module.padding
     return found
@@ -155,10 +155,17 @@ def test_a_full_run_fails_for_a_statement_that_no_test_expects(tmp_path, third, 
         (tmp_path / name).write_text(text)
     root = Path(__file__).parents[1]
     paths = os.pathsep.join(map(str, (root / "src", root, tmp_path)))
+    outside = {name: value for name, value in os.environ.items() if name != raises.LOG}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *arguments], cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths},
+        [sys.executable, "-m", "pytest", *arguments], cwd=tmp_path, env={**outside, "PYTHONPATH": paths},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
     line = "mask.py padding 3 (line 13) raise made: reached by test_mask.py::test_third, without match="
     assert (line in done.stdout) is (code == 1)
+
+
+def test_what_stands_elsewhere_is_there_and_has_a_reason():
+    keys = {one.key for path in raises.SOURCE.rglob("*.py") for one in raises.statements(path, raises.SOURCE)}
+    assert raises.ELSEWHERE.keys() <= keys
+    assert all(Path(__file__).parents[1].joinpath(why.split(": ")[-1]).is_file() for why in raises.ELSEWHERE.values())

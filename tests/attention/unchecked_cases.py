@@ -37,6 +37,19 @@ def test_sinks_for_other_heads():
         hs.attend(X, X, X, sinks=torch.zeros(3))
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: hs.Head(X[0], X[0]), r"Head: q is \(4, 5, 8\) and k is \(4, 5, 8\); give one head's"),
+        (lambda: hs.Head(X[0, 0], X[0, 0, :, :3]), r"Head: q is \(5, 8\) and k is \(5, 3\); give one head's"),
+        (lambda: hs.Head(X[0, 0], X[0, 0], X[0, 0, :4]), r"Head: v is \(4, 8\) and k is \(5, 8\); give one value"),
+    ],
+)
+def test_heads_of_other_shapes(make, message):
+    with pytest.raises(ShapeError, match=message):
+        make()
+
+
 class Calls(torch.nn.Module):
     """A module that calls attend."""
 

@@ -1,4 +1,5 @@
 import pytest
+import typer
 
 from headscope.cli import bench as benches
 from headscope.cli.app import run
@@ -15,6 +16,8 @@ def test_benchmarks_are_listed(capsys):
 def test_an_unknown_benchmark_is_named(capsys):
     assert run(["bench", "nothing"]) == 2
     assert "there is no benchmark 'nothing'; there are" in capsys.readouterr().err
+    with pytest.raises(typer.BadParameter, match="there is no benchmark 'nothing'; there are .*attend"):
+        run(["bench", "nothing", "--debug"])
 
 
 def test_one_case_runs_and_reports_ratios(capfd):

@@ -23,3 +23,14 @@ def test_only_plain_files(tmp_path):
             plain(tmp_path / name, RecordingError)
     with pytest.raises(RecordingError, match="cannot be read: No such file"):
         read_bounded(tmp_path / "none", 4, RecordingError)
+
+
+def test_what_may_not_be_opened(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"1")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("headscope.files.bounded.os.open", refuse)
+    with pytest.raises(RecordingError, match="a: cannot be read: Permission denied"):
+        read_bounded(tmp_path / "a", 4, RecordingError)

@@ -626,3 +626,30 @@ class TestOddities:
         with pytest.raises(RecordingError, match="would be .* bytes long and may have 2000; record fewer positions"):
             example().save(tmp_path / "one")
         assert not list(tmp_path.iterdir())
+
+
+def test_a_listing_that_was_altered(tmp_path):
+    path = example().save(tmp_path / "one")
+    text = (path / form.NAME).read_text()
+    (path / form.NAME).write_text(text.replace('"scale":', '"scale": '))
+    with pytest.raises(RecordingError, match=f"{form.NAME}: field sha256: the file was altered or damaged"):
+        hs.load(path)
+
+
+def test_an_axis_longer_than_all_tensors(tmp_path):
+    path = example().save(tmp_path / "one")
+
+    lie(path, lambda body: body["axes"].append({"kind": "positions", "length": 10**9}))
+    with pytest.raises(RecordingError, match=r"field axes: 10\d+ positions for tensors with \d+ numbers"):
+        hs.load(path)
+
+
+def test_a_layer_file_that_cannot_be_read_any_more(tmp_path, monkeypatch):
+    recording = hs.load(example().save(tmp_path / "one"))
+
+    def refuse(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(reader, "safe_open", refuse)
+    with pytest.raises(RecordingError, match=r"layer-00000.safetensors: cannot be read: Input/output error"):
+        _ = recording.layers[0].q
