@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from headscope.attention.bias import Line
 from headscope.attention.masks.runs import Runs
@@ -42,7 +44,7 @@ def line_of(bias: Tensor, runs: Runs | None) -> Tensor | None:
     Offsets that no query may see are 0.
     """
     queries, keys = bias.shape[2:]
-    line = ends(bias[0])
+    line = candidates(bias, runs)
     for first in range(0, queries, ROWS):
         rows = slice(first, min(first + ROWS, queries))
         wanted = Line(line, keys).block(rows, 0, keys, queries, keys)
@@ -54,12 +56,20 @@ def line_of(bias: Tensor, runs: Runs | None) -> Tensor | None:
     return line
 
 
-def ends(bias: Tensor) -> Tensor:
-    """The numbers of the last query, which has the earlier offsets, and of the first, which has the later ones."""
-    before, after = bias[:, -1], bias[:, 0]
-    # The last query has the offsets of keys 0 … k - 1, numbers 0 … k - 1; the first those from number q - 1 on.
-    queries = bias.shape[1]
-    line = torch.cat([before, before.new_zeros(len(before), queries - 1)], dim=1)
-    missing = line[:, queries - 1 :] == 0
-    line[:, queries - 1 :] = torch.where(missing, after, line[:, queries - 1 :])
-    return line
+def candidates(bias: Tensor, runs: Runs | None) -> Tensor:
+    """For each offset the largest number at a pair that may be seen; 0 where there is none."""
+    h, queries, keys = bias.shape[1:]
+    line = bias.new_full((h, queries + keys - 1), -math.inf)
+    for first in range(0, queries, ROWS):
+        count = min(first + ROWS, queries) - first
+        rows = slice(first, first + count)
+        part = bias[:, :, rows]
+        if runs is not None:
+            part = torch.where(runs.block(rows, 0, keys), part, -math.inf)
+        # Shift every row by one more than the row below it: then each distance is a column.
+        skewed = pad(part.amax(0).flip(1), (0, count), value=-math.inf).flatten(1)[:, : count * (keys + count - 1)]
+        found = skewed.view(-1, count, keys + count - 1).amax(1)
+        start = queries - first - count
+        place = line[:, start : start + keys + count - 1]
+        torch.maximum(place, found, out=place)
+    return line.masked_fill(line == -math.inf, 0.0)
