@@ -21,6 +21,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import headscope as hs
+from headscope.files.places import check_file, made_folder
 from headscope.nn.recipes import residual
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -230,6 +232,8 @@ def draw(
 
 def main(steps: int = 600, to: str = "digits.png", count: int = 200) -> dict[str, float]:
     """Speak, train, choose a head, and listen to unseen voices: the share of wrong digits, and of times found."""
+    made_folder("--to", Path(to).absolute().parent)
+    check_file("--to", Path(to))
     begun = time.perf_counter()
     heard, unseen = voices(TRAINING), voices(UNSEEN)
     print(f"{10 * (len(heard) + len(unseen))} digits spoken in {time.perf_counter() - begun:.0f} s")

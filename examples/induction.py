@@ -7,12 +7,14 @@ Source: Olsson et al. 2022, "In-context Learning and Induction Heads".
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import headscope as hs
+from headscope.files.places import made_folder
 
 WORDS, WIDTH, LENGTH = 40, 64, 48
 # Sequences repeat with periods of 8 to 24 tokens, so that no position says where the copy is.
@@ -83,10 +85,14 @@ def look(model: Model, generator: torch.Generator) -> hs.Recording:
     return recording.tokens([f"w{number}" for number in numbers], ids=numbers)
 
 
-def main(steps: int = 300) -> dict[str, float]:
-    """Train, look, switch off; the losses with both heads and without either."""
+def main(steps: int = 300, to: Path | None = None) -> dict[str, float]:
+    """Train, look, switch off; the losses with both heads and without either. The recording goes to a folder."""
+    folder = None if to is None else made_folder("--to", to)
     model, generator = train(steps), torch.Generator().manual_seed(1)
-    print(look(model, generator).patterns().of("previous", "induction"))
+    recording = look(model, generator)
+    print(recording.patterns().of("previous", "induction"))
+    if folder is not None:
+        print("recording:", recording.save(folder / "induction", overwrite=True))
     ids = batch(256, generator)
     with torch.no_grad():
         found = {"both heads": float(loss(model, ids))}
@@ -101,4 +107,5 @@ def main(steps: int = 300) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=300)
-    main(parser.parse_args().steps)
+    parser.add_argument("--to", type=Path, help="a folder, to keep the recording in")
+    main(**vars(parser.parse_args()))

@@ -9,11 +9,14 @@ Which findings are looked for depends on the model's architecture and size. The 
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import headscope as hs
+from headscope.files.places import made_folder
+from headscope.files.replace_file import write
 from headscope.hf import models
 from headscope.hf.text import encode, run
 
@@ -189,8 +192,9 @@ def checks(loaded: models.Loaded) -> Callable[[models.Loaded], Iterator[Row]] | 
     return known.get(size)
 
 
-def main(model: str | None = None) -> list[Row]:
-    """Look at everything that is known of a model; the rows that were printed."""
+def main(model: str | None = None, to: Path | None = None) -> list[Row]:
+    """Look at everything that is known of a model; the rows that were printed, and written to a folder, if any."""
+    folder = None if to is None else made_folder("--to", to)
     loaded = models.load(model)
     look = checks(loaded)
     if look is None:
@@ -200,10 +204,13 @@ def main(model: str | None = None) -> list[Row]:
     print(loaded.name)
     for row in rows:
         print(row)
+    if folder is not None:
+        print("written:", write("--to", folder / "known_heads.txt", "".join(f"{row}\n" for row in rows).encode()))
     return rows
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a folder, or a name on the Hugging Face Hub")
-    main(parser.parse_args().model)
+    parser.add_argument("--to", type=Path, help="a folder, to keep the rows in")
+    main(**vars(parser.parse_args()))

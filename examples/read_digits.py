@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import headscope as hs
+from headscope.files.places import made_folder
 from headscope.train import checkpoint
 
 WIDTH, HEADS, LAYERS, BATCH, RATE, EVERY = 64, 4, 3, 64, 2e-3, 250
@@ -119,6 +120,7 @@ def draw(recording: hs.Recording, pictures: Tensor, to: Path) -> None:
 
 def main(steps: int = 1500, to: str = "digits") -> dict[str, float]:
     """Train, test on digits that were never seen, and draw what the heads look at."""
+    to = str(made_folder("--to", to))
     torch.manual_seed(0)
     begun = time.perf_counter()
     data = load_digits()

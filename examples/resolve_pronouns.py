@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import headscope as hs
+from headscope.files.places import made_folder
 from headscope.hf import models
 from headscope.hf.axes import token_axis
 
@@ -154,6 +155,7 @@ def draw(before: hs.Recording, after: hs.Recording, layer: int, head: int, path:
 
 def main(pairs: int = 1200, held_out: int = 150, looked_at: int = 30, to: Path = Path()) -> dict[str, float]:
     """Train, evaluate, and show the heads that learned to look at what is meant."""
+    to = made_folder("--to", to)
     torch.manual_seed(0)
     model = Resolver(models.load()).eval()  # without dropout: the task is small, and attention runs faster
     test = sentences(HELD_OUT, held_out, seed=1)

@@ -23,6 +23,7 @@ from torch.distributed.tensor.parallel import parallelize_module
 from torch.nn import functional as F
 
 import headscope as hs
+from headscope.files.places import made_folder
 from headscope.nn.parallel import tensor_parallel_plan
 from headscope.nn.recipes import llama
 
@@ -79,6 +80,7 @@ def train(steps: int, every: int, over: int, folder: Path) -> hs.Watch:
 
 def main(steps: int = 300, every: int = 50, over: int = 2, folder: Path = Path("sharded")) -> None:
     """Train on all processes; the first one says what came of it."""
+    folder = made_folder("--to", folder)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if several:
         dist.init_process_group("gloo")

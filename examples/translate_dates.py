@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import headscope as hs
+from headscope.files.places import made_folder
 from headscope.train import checkpoint
 
 LANGUAGES = (
@@ -156,6 +157,7 @@ def alignment(model: hs.nn.Transformer, dates: list[Date], letters: str) -> tupl
 
 def main(steps: int = 1750, to: str = "dates", count: int = 40_000, tested: int = 4000) -> dict[str, float]:
     """Train, test on days that were never seen, and draw where the model looks."""
+    to = str(made_folder("--to", to))
     torch.manual_seed(0)
     begun = time.perf_counter()
     training, unseen = dates(count, unseen=False, seed=0), dates(tested, unseen=True, seed=1)

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import headscope as hs
+from headscope.files.places import made_folder
 from headscope.train import checkpoint
 
 VOCABULARY, WIDTH, HEADS, LAYERS = 512, 128, 4, 4
@@ -153,7 +154,7 @@ def draw(watch: hs.Watch, to: Path) -> None:
 
 def main(steps: int = 1000, to: str = "python", modules: int | None = None) -> dict[str, float]:
     """Train, compare with bigrams, name the heads, write some Python."""
-    begun, folder = time.perf_counter(), Path(to)
+    begun, folder = time.perf_counter(), made_folder("--to", to)
     known, unseen = sources(modules)
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(known, vocab_size=VOCABULARY, special_tokens=["<|end|>"], show_progress=False)

@@ -15,7 +15,8 @@ from headscope.cli import progress_file
 from headscope.files import system
 from headscope.hf import models
 from headscope.recording.recording import Layer, Recording
-from headscope.train import checkpoint
+from headscope.train import board, checkpoint
+from headscope.train.watch import Watch
 from tests.safety.kills import Case
 
 TEXTS = ["the animal", "the street was wide", "attention is all you need"]
@@ -113,12 +114,10 @@ def watch() -> Case:
     probe = (torch.linspace(-1, 1, 30).reshape(1, 5, 6),)
 
     def action(here: Path) -> None:
-        from headscope.train import board
-
         board.is_there = lambda: False
         torch.manual_seed(0)
         layer = nn.TransformerEncoderLayer(6, 3, 7, batch_first=True)
-        with hs.Watch(layer, probe, every=1, to=here / "heads", start=0) as made:
+        with Watch(layer, probe, every=1, to=here / "heads", start=0) as made:
             for step in (1, 2):
                 made.step(float(step))
 
