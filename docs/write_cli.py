@@ -15,7 +15,8 @@ Every command ends with exit code 0, or with 2 and one line on stderr that says 
 `--debug` shows the traceback. Exit code 1 means a defect of headscope itself, 130 that Ctrl-C was pressed, 141 that whoever
 read the output has closed it. A file is there whole or not at all, see [safety](safety.md).
 
-What `headscope view` takes for its text: `-` is standard input; the name of an existing file is that file (UTF-8, or by its byte order mark, or `--encoding`);
+What `headscope view` takes for its text: `-` is standard input; the name of an existing file is that file (UTF-8,
+by its byte order mark, or by `--encoding`);
 everything else is the text itself. A single word with a slash or an ending such as `.txt` that names no file is an
 error, since it is more likely a file that was mistyped than a text.
 """
