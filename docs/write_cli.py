@@ -12,8 +12,8 @@ INTRODUCTION = """# Commands
 This page is written by `python docs/write_cli.py` from the help of the commands themselves; a test compares the two.
 
 Every command ends with exit code 0, or with 2 and one line on stderr that says what is wrong and the way out.
-`--debug` shows the traceback. Exit code 1 means a defect of headscope itself, 130 that Ctrl-C was pressed, 141 that whoever
-read the output has closed it. A file is there whole or not at all, see [safety](safety.md).
+`--debug` shows the traceback. Exit code 1 means a defect of headscope itself, 130 that Ctrl-C was pressed, 141 that
+whoever read the output has closed it. A file is there whole or not at all, see [safety](safety.md).
 
 What `headscope view` takes for its text: `-` is standard input; the name of an existing file is that file (UTF-8,
 by its byte order mark, or by `--encoding`);
