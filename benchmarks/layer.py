@@ -124,10 +124,11 @@ def own_cost(layer: nn.Module, x: Tensor, rounds: int) -> dict[str, Timing]:
     with torch.inference_mode():
         q, k, v = layer.project(x)
         merged = torch.randn_like(layer.output(x))
-        weight, bias = layer.project.part("qkv").weight, layer.project.part("qkv").bias
+        packed = layer.project.part("qkv")
+        assert isinstance(packed, nn.Linear)
 
         def parts() -> None:
-            F.linear(x, weight, bias)
+            F.linear(x, packed.weight, packed.bias)
             F.scaled_dot_product_attention(q, k, v)
             F.linear(merged, layer.output.weight, layer.output.bias)
 

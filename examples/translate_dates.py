@@ -109,7 +109,7 @@ def train(model: hs.nn.Transformer, data: Data, probe: Date, letters: str, steps
         for step in range(start + 1, steps + 1):
             chosen = torch.randint(len(data.lengths), (BATCH,), generator=parts["batches"])
             target, source, mask = data.batch(chosen)
-            logits = model(target[:, :-1], source, source_mask=mask)
+            logits = model(target=target[:, :-1], source=source, source_mask=mask)
             loss = F.cross_entropy(logits.flatten(0, 1), target[:, 1:].flatten())
             optimizer.zero_grad()
             loss.backward()
@@ -142,7 +142,7 @@ def alignment(model: hs.nn.Transformer, dates: list[Date], letters: str) -> tupl
     """The best cross-attention head: for how many digits its most attended letter is in the right field; and which."""
     target, source, mask = Data(dates, letters).batch(torch.arange(len(dates)))
     with torch.no_grad(), hs.record(model.eval(), kind="cross") as recording:
-        model(target[:, :-1], source, source_mask=mask)
+        model(target=target[:, :-1], source=source, source_mask=mask)
     found = []
     for layer, head, _ in recording:
         right = [

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from headscope.errors import ShapeError
-from headscope.nn.projection import PACKINGS, HeadLinear, Projection
+from headscope.nn.projection import PACKINGS, Projection, split_heads
 
 D = torch.float64
 
@@ -17,13 +17,16 @@ def projection(packing: int, heads: int = 3, d: int = 5, width: int = 7) -> Proj
 
 
 def test_the_learners_shapes() -> None:
-    linear = HeadLinear(1024, 8, 64, "qkv")
-    together = linear(torch.randn(30, 5, 1024))
-    heads = linear.per_head(together)
+    project = Projection(1024, None, 8, 8, 64)
+    together = project.qkv(torch.randn(30, 5, 1024))
+    heads = split_heads(together, 3 * 64)
     assert together.shape == (30, 5, 1536)
     assert heads.shape == (30, 8, 5, 192)
-    assert [t.shape for t in linear.split(heads)] == [(30, 8, 5, 64)] * 3
-    assert all(t.untyped_storage().data_ptr() == together.untyped_storage().data_ptr() for t in linear.split(heads))
+    letters = project.split("qkv", together)
+    assert [t.shape for t in letters] == [(30, 8, 5, 64)] * 3
+    assert all(t.untyped_storage().data_ptr() == together.untyped_storage().data_ptr() for t in letters)
+    for i, letter in enumerate(letters):
+        assert torch.equal(letter, heads[..., 64 * i : 64 * (i + 1)])
 
 
 @pytest.mark.parametrize("saved", [0, 1])

@@ -93,6 +93,12 @@ WEAK_KEYS = Private(
     "Such models cannot be recorded; those that call an attention function can.",
 )
 
+GLOBAL_HOOKS = Private(
+    "torch.nn.modules.module:_has_any_global_hook",
+    "uses rows of a packed map alone, where nobody listens to all modules",
+    "Packed maps are called on both inputs of a cross-attention, which is slower and as exact.",
+)
+
 
 class CpuFlash(NamedTuple):
     """The kernels below SDPA on CPUs, forward and backward."""
@@ -115,6 +121,8 @@ def cpu_flash() -> CpuFlash | None:
 
 # Found once: traced graphs use it, and may not search.
 FLASH = cpu_flash()
+
+any_global_hook: Callable[[], bool] | None = GLOBAL_HOOKS.find()
 
 
 def operator_types() -> tuple[type, ...]:
@@ -251,3 +259,11 @@ def children_of(module: nn.Module) -> Any:
 def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
     """The buffers of a module; the dict itself, so that they can be put back."""
     return module._buffers
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether a hook runs when a module is called, its own or one of all modules; True where that cannot be known."""
+    if any_global_hook is None or any_global_hook():
+        return True
+    own = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, name, True) for name in own)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,10 +13,11 @@ from headscope.attention.bias import Bias
 from headscope.attention.masks.mask import Mask
 from headscope.errors import ShapeError
 from headscope.nn.cache import KeyValueCache
+from headscope.nn.movable import Movable
 from headscope.nn.multihead import MultiheadAttention
 
 
-class Residual(nn.Module):
+class Residual(Movable):
     """A part whose output is added to its input; `PreNorm` and `PostNorm` say where the norm stands.
 
     Args:
@@ -64,7 +65,7 @@ class PostNorm(Residual):
         return self.norm(x + self.drop(self.part(x, *args, **options)))  # type: ignore[no-any-return]
 
 
-class FeedForward(nn.Module):
+class FeedForward(Movable):
     """Two linear maps with a nonlinearity between them, on each position alone.
 
     Args:
@@ -140,7 +141,7 @@ class GatedFeedForward(FeedForward):
 Around = Callable[[nn.Module], Residual]
 
 
-class EncoderLayer(nn.Module):
+class EncoderLayer(Movable):
     """Self-attention, then feed-forward.
 
     Args:
@@ -174,13 +175,14 @@ class EncoderLayer(nn.Module):
         *,
         mask: Mask | None = None,
         bias: Bias | None = None,
+        positions: Shaped[Tensor, "*at"] | None = None,
     ) -> Float[Tensor, "b n m"]:
         """Every position looks at every one that the mask allows."""
-        x = self.attention(x, mask=mask, bias=bias)
+        x = self.attention(x, mask=mask, bias=bias, **placed(self.attention, positions))
         return self.feed_forward(x)  # type: ignore[no-any-return]
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(Movable):
     """Masked self-attention, attention to a memory where the layer has one, then feed-forward.
 
     Args:
@@ -222,16 +224,27 @@ class DecoderLayer(nn.Module):
         memory_mask: Mask | None = None,
         bias: Bias | None = None,
         cache: KeyValueCache | None = None,
+        positions: Shaped[Tensor, "*at"] | None = None,
     ) -> Float[Tensor, "b n m"]:
         """Every position looks at what the mask allows of x, then at what `memory_mask` allows of the memory."""
         if self.cross is None and memory is not None:
             raise ShapeError(
                 "DecoderLayer: a memory was given and this layer has no cross-attention; give cross=… to it."
             )
-        x = self.attention(x, mask=mask, bias=bias, cache=cache)
+        x = self.attention(x, mask=mask, bias=bias, cache=cache, **placed(self.attention, positions))
         if self.cross is not None:
             x = self.cross(x, memory, mask=memory_mask, cache=cache)
         return self.feed_forward(x)  # type: ignore[no-any-return]
+
+
+def placed(part: nn.Module, positions: Tensor | None) -> dict[str, Tensor]:
+    """The positions as a call argument, for a part that has a use for them: rotary ones, and not for all layers."""
+    return {} if positions is None or not uses_positions(part) else {"positions": positions}
+
+
+def uses_positions(part: nn.Module) -> bool:
+    """Whether an attention layer inside of a part turns queries and keys by their positions."""
+    return any(isinstance(m, MultiheadAttention) and m.rotary is not None for m in part.modules())
 
 
 def check_widths(where: str, first: MultiheadAttention, *layers: MultiheadAttention) -> None:

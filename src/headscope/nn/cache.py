@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
 from headscope.attention.masks.lengths import first
@@ -11,18 +13,20 @@ from headscope.attention.masks.mask import Given, Mask
 from headscope.attention.masks.runs import Runs
 from headscope.attention.masks.window import Window, causal, window
 from headscope.errors import ShapeError
+from headscope.nn.cached import Bindings, Cached, cached_layers
+from headscope.nn.placement import check_positions
 from headscope.nn.slot import Slot
 from headscope.shapes import shape
-
-
-class Cached(nn.Module):
-    """A layer that keeps keys and values in a cache."""
 
 
 class KeyValueCache:
     """The keys and values of every attention layer of a model, for decoding step by step.
 
     The memory of a cross-attention is kept too: it is projected at the first call and read from here afterwards.
+
+    A cache is plain data under the names of the layers. `copy()`, `copy.copy`, `copy.deepcopy`, pickle and `torch.save`
+    take keys and values and nothing of the model, and what they give goes on exactly where this one stands: with this
+    model, or with another that has layers of the same names and sizes (`bind`).
 
     Args:
         model: the layers inside that attend get a place each; a single `MultiheadAttention` will do.
@@ -69,9 +73,10 @@ class KeyValueCache:
             )
         self.batch, self.limit, self.window, self.keep = batch, limit, window, keep
         length = length if limit is None else min(length, limit)
-        self.slots = {
-            layer: Slot(length, limit, window, keep) for layer in model.modules() if isinstance(layer, Cached)
-        }
+        layers = cached_layers(model)
+        self.slots = {name: Slot(length, limit, window, keep) for name in layers}
+        self.bindings = Bindings()
+        self.bindings.bind(layers)
         if not self.slots:
             raise ShapeError(
                 f"KeyValueCache: {type(model).__name__} holds no headscope.nn.MultiheadAttention; give one that does."
@@ -86,7 +91,58 @@ class KeyValueCache:
                 )
             self.prompt = int(given.max())
             self.padding = self.prompt - given.long()
+        # Positions that were given, (b, n), of all that was seen; None while columns and positions are the same.
+        self.positions: Tensor | None = None
         self._mask: tuple[tuple[object, ...], Mask | None] | None = None
+
+    def copy(self) -> KeyValueCache:
+        """The same keys and values in memory of its own: one prompt, several continuations."""
+        made = object.__new__(KeyValueCache)
+        copied = {
+            "slots": {name: slot.copy() for name, slot in self.slots.items()},
+            "padding": None if self.padding is None else self.padding.clone(),
+            "positions": None if self.positions is None else self.positions.clone(),
+        }
+        vars(made).update(vars(self) | copied | {"bindings": Bindings(), "_mask": None})
+        return made
+
+    __copy__ = copy
+
+    def __deepcopy__(self, _: object) -> KeyValueCache:
+        return self.copy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: all but the layers."""
+        return {name: value for name, value in vars(self).items() if name not in ("bindings", "_mask")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state | {"bindings": Bindings(), "_mask": None})
+
+    def bind(self, model: nn.Module) -> KeyValueCache:
+        """Go on with the layers of a model, after the cache was copied or loaded; returns the cache.
+
+        Needed where the layers cannot be told by the names they had: in a new process, for a model of your own.
+
+        Raises:
+            ShapeError: the model has no layer of a name that is in the cache.
+        """
+        layers = cached_layers(model)
+        missing = sorted(self.slots.keys() - layers.keys())
+        if missing:
+            raise ShapeError(
+                f"KeyValueCache: it holds keys of {', '.join(map(repr, missing))}; {type(model).__name__} has layers "
+                f"{', '.join(map(repr, sorted(layers)))}; give the model that the cache was made for."
+            )
+        self.bindings = Bindings()
+        self.bindings.bind({name: layers[name] for name in self.slots})
+        return self
+
+    def to(self, device: torch.device | str) -> KeyValueCache:
+        """Move keys and values to a device; returns the cache."""
+        for slot in self.slots.values():
+            slot.to(device)
+        self._mask = None
+        return self
 
     @property
     def seen(self) -> int:
@@ -107,11 +163,14 @@ class KeyValueCache:
 
     def slot(self, layer: Cached, x: Tensor, memory: Tensor | None) -> Slot:
         """The place of a layer; raises `ShapeError` where this call does not fit to what is there."""
-        slot, where = self.slots.get(layer), type(layer).__name__
-        if slot is None:
+        where = type(layer).__name__
+        name = self.bindings.name(layer, set(self.slots))
+        if name is None:
             raise ShapeError(
-                f"{where}: this cache belongs to other layers; make one of this model: KeyValueCache(model, …)."
+                f"{where}: this cache belongs to other layers: {', '.join(map(repr, self.slots))}; make one of this "
+                "model, KeyValueCache(model, …), or, when it was copied or loaded, cache.bind(model) first."
             )
+        slot = self.slots[name]
         if len(x) != self.batch:
             raise ShapeError(
                 f"{where}: x has a batch of {len(x)} and the cache of {self.batch}; "
@@ -128,9 +187,45 @@ class KeyValueCache:
             )
         return slot
 
-    def first_positions(self, seen: int, device: torch.device) -> int | Int[Tensor, " b"]:
-        """The position that comes next, in all sequences or in each of them."""
-        return seen if self.padding is None else seen - self.padding.to(device)
+    def place(
+        self, seen: int, n: int, given: Shaped[Tensor, "*at"] | None, device: torch.device
+    ) -> tuple[int | Int[Tensor, " b"], Int[Tensor, "b n"] | None]:
+        """Where the next n columns stand: the position of the first, or the positions of all.
+
+        Positions that are given are written down, so that what comes after goes on after the largest of them.
+        """
+        if given is None and self.positions is None:
+            return (seen if self.padding is None else seen - self.padding.to(device)), None
+        if given is None and self.positions is not None and self.positions.shape[1] >= seen + n:
+            # The model, or a layer before this one, has placed these columns.
+            return 0, self.positions[:, seen : seen + n].to(device)
+        before = self._placed(seen).to(device)
+        if given is None:
+            first = before.amax(1) + 1 if seen else torch.zeros(self.batch, dtype=torch.long, device=device)
+            given = first[:, None] + torch.arange(n, device=device)
+        check_positions("KeyValueCache", given, self.batch, n)
+        given = given.to(before).expand(self.batch, n)
+        self.positions = torch.cat((before, given), 1)
+        return 0, given
+
+    def begin(
+        self, model: nn.Module, n: int, given: Shaped[Tensor, "*at"] | None, device: torch.device
+    ) -> tuple[int | Int[Tensor, " b"], Int[Tensor, "b n"] | None]:
+        """`place` for a model and all its layers, which are bound where their names say so."""
+        layers = cached_layers(model)
+        if not self.bindings.names and self.slots.keys() <= layers.keys():
+            self.bind(model)
+        if self.positions is not None:
+            # What a call that failed has left is not taken for what the model says.
+            self.positions = self.positions[:, : self.seen]
+        return self.place(self.seen, n, given, device)
+
+    def _placed(self, seen: int) -> Tensor:
+        """The positions of the columns that were seen, `(b, seen)`; those of padding are below 0."""
+        if self.positions is not None:
+            return self.positions[:, :seen]
+        padding = torch.zeros(self.batch, dtype=torch.long) if self.padding is None else self.padding
+        return torch.arange(seen, device=padding.device) - padding[:, None]
 
     def mask(self, slot: Slot, n: int, given: Mask | None, device: torch.device) -> Mask | None:
         """Who of the last `n` positions may see which of the keys in a place, with what the call itself asks for."""
@@ -170,6 +265,8 @@ class KeyValueCache:
         self.batch = len(index)
         if self.padding is not None:
             self.padding = self.padding[index.to(self.padding.device)]
+        if self.positions is not None:
+            self.positions = self.positions[index.to(self.positions.device)]
         self._mask = None
 
     def rollback(self, count: int | Int[Tensor, " b"]) -> None:
@@ -185,7 +282,7 @@ class KeyValueCache:
                 f"rollback: count is {count if isinstance(count, int) else count.tolist()} and the sequences have "
                 f"{most.tolist()} positions; give from 0 to that many, one number for all or one for each."
             )
-        least = int(counts.min())
+        least, seen = int(counts.min()), self.seen
         extra = (counts - least).long()
         ragged = bool(extra.any())
         own = [slot for slot in self.slots.values() if slot.memory is None]
@@ -195,4 +292,11 @@ class KeyValueCache:
             slot.rollback(least, extra if ragged else None)
         if ragged:
             self.padding = extra if self.padding is None else self.padding + extra.to(self.padding)
+        if self.positions is not None:
+            columns = torch.arange(seen - least, device=self.positions.device) - extra.to(self.positions)[:, None]
+            self.positions = self.positions.gather(1, columns.clamp(min=0))
         self._mask = None
+
+
+# Plain data: `torch.load` takes it as it takes tensors, without running code from the file.
+torch.serialization.add_safe_globals([KeyValueCache, Slot])

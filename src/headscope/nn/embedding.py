@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headscope.errors import ShapeError
+from headscope.nn.computed import Computed
+from headscope.nn.movable import Movable
+from headscope.nn.placement import columns
+from headscope.nn.untouched import untouched
 from headscope.shapes import shape
 
 
-class Positions(nn.Module):
+class Positions(Movable):
     """A vector for each position, added to the token's; a learned table, or the sines of the paper.
 
     Shapes:
-        first, for all or `(b,)`, and a count n → `(n, m)` or `(b, n, m)`.
+        first, for all or `(b,)`, and a count n, or positions `(n,)` or `(b, n)` → `(n, m)` or `(b, n, m)`.
 
     Raises:
         ShapeError: positions past the table.
@@ -25,12 +30,24 @@ class Positions(nn.Module):
 
     table: Tensor
 
-    def forward(self, first: int | Int[Tensor, " b"], n: int) -> Float[Tensor, "*b n m"]:
-        """The vectors of `n` positions from `first` on."""
-        if isinstance(first, int):
-            return self.table[first : first + n]
-        at = first.to(self.table.device)[:, None] + torch.arange(n, device=self.table.device)
-        return self.table[at.clamp(min=0)]
+    def vectors(self, device: torch.device) -> Float[Tensor, "n m"]:
+        """The whole table."""
+        return self.table.to(device)
+
+    def forward(
+        self,
+        first: int | Int[Tensor, " b"],
+        n: int,
+        *,
+        at: Shaped[Tensor, "*at"] | None = None,
+        like: Tensor | None = None,
+    ) -> Float[Tensor, "*b n m"]:
+        """The vectors of `n` positions from `first` on, or of those in `at`; on the device of `like`."""
+        table = self.vectors(self.table.device if like is None else like.device)
+        if at is None and isinstance(first, int):
+            return table[first : first + n]
+        where = type(self).__name__
+        return table[columns(where, first, at, None, n, len(table)).to(table.device)]
 
     def check(self, last: int) -> None:
         """Raise `ShapeError` when the positions up to `last`, exclusive, are not all in the table."""
@@ -58,10 +75,14 @@ class LearnedPositions(Positions):
     ) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.empty(max_positions, embed_dim, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """New random vectors."""
         nn.init.normal_(self.table, std=0.02)
 
 
-class SinusoidalPositions(Positions):
+class SinusoidalPositions(Computed, Positions):
     """`sin(p / 10000^(2i/m))` and `cos` of the same, in turns.
 
     Source: Vaswani et al. 2017, §3.5.
@@ -83,16 +104,26 @@ class SinusoidalPositions(Positions):
             raise ShapeError(
                 f"SinusoidalPositions: embed_dim={embed_dim}; sines and cosines come in pairs: give an even one."
             )
-        where = torch.device(device) if device is not None else torch.get_default_device()
-        frequencies = torch.exp(
-            torch.arange(0, embed_dim, 2, dtype=torch.float64, device=where) * (-math.log(1e4) / embed_dim)
-        )
-        angles = torch.outer(torch.arange(max_positions, dtype=torch.float64, device=where), frequencies)
-        table = torch.stack((angles.sin(), angles.cos()), -1).flatten(1)
-        self.register_buffer("table", table.to(dtype or torch.get_default_dtype()), persistent=False)
+        self.max_positions, self.embed_dim = max_positions, embed_dim
+        self.build(device, dtype)
+
+    def kept_in(self, dtype: torch.dtype) -> torch.dtype:
+        """As the model: the vectors are added to its own."""
+        return dtype
+
+    def tables(self) -> Mapping[str, Tensor]:
+        """The sines and cosines, `(max_positions, m)`."""
+        steps = torch.arange(0, self.embed_dim, 2, dtype=torch.float64, device="cpu")
+        frequencies = torch.exp(steps * (-math.log(1e4) / self.embed_dim))
+        angles = torch.outer(torch.arange(self.max_positions, dtype=torch.float64, device="cpu"), frequencies)
+        return {"table": torch.stack((angles.sin(), angles.cos()), -1).flatten(1)}
+
+    def vectors(self, device: torch.device) -> Float[Tensor, "n m"]:
+        """The whole table, computed again where it has no numbers."""
+        return self.computed("table", device)
 
 
-class Embedding(nn.Module):
+class Embedding(Movable):
     """Token ids to vectors: a learned vector for each token, plus one for its position.
 
     Args:
@@ -128,28 +159,44 @@ class Embedding(nn.Module):
     ) -> None:
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, embed_dim, device=device, dtype=dtype)
-        # So that scaled vectors have unit size, and a tied output starts with small logits.
-        nn.init.normal_(self.tokens.weight, std=embed_dim**-0.5)
         self.positions, self.scale, self.dropout = positions, scale, dropout
+        self.reset_parameters()
 
-    def forward(self, ids: Int[Tensor, "b n"], first: int | Int[Tensor, " b"] = 0) -> Float[Tensor, "b n m"]:
-        """Vectors of tokens whose first one stands at position `first`."""
+    def reset_parameters(self) -> None:
+        """New random vectors of tokens."""
+        # So that scaled vectors have unit size, and a tied output starts with small logits.
+        nn.init.normal_(self.tokens.weight, std=self.tokens.embedding_dim**-0.5)
+
+    def forward(
+        self,
+        ids: Int[Tensor, "b n"],
+        first: int | Int[Tensor, " b"] = 0,
+        *,
+        positions: Shaped[Tensor, "*at"] | None = None,
+    ) -> Float[Tensor, "b n m"]:
+        """Vectors of tokens whose first one stands at position `first`, or that stand at `positions`."""
         x = self.tokens(ids)
         x = x * self.scale if self.scale != 1.0 else x
         if self.positions is not None:
-            x = x + self.positions(first, ids.shape[1])
+            x = x + self.positions(first, ids.shape[1], at=positions, like=x)
         return F.dropout(x, self.dropout) if self.dropout and self.training else x
 
-    def check(self, ids: Tensor, seen: int) -> None:
+    def check(self, ids: Tensor, seen: int, positions: Tensor | None = None) -> None:
         """Raise `ShapeError` unless the ids are a batch of integers that the tables hold."""
         if ids.ndim != 2 or ids.is_floating_point():
             raise ShapeError(f"Embedding: ids are {shape(ids)} {ids.dtype}; give integers of (batch, positions).")
-        if self.positions is not None:
+        if self.positions is None:
+            return
+        if positions is None:
             self.positions.check(seen + ids.shape[1])
+        else:
+            columns(type(self.positions).__name__, 0, positions, ids.shape[0], ids.shape[1], len(self.positions.table))
 
 
 class TiedOutput(nn.Module):
     """Vectors to logits, with the weights of the embedding.
+
+    An embedding that was hooked, replaced or offloaded is asked for the vector of every token.
 
     Source: Press & Wolf 2017, "Using the Output Embedding to Improve Language Models".
 
@@ -160,8 +207,10 @@ class TiedOutput(nn.Module):
 
     def __init__(self, embedding: Embedding) -> None:
         super().__init__()
-        self.tokens = embedding.tokens
+        self.tokens, self.vocabulary = embedding.tokens, embedding.tokens.num_embeddings
 
     def forward(self, x: Float[Tensor, "b n m"]) -> Float[Tensor, "b n vocabulary"]:
         """A logit for each token."""
-        return F.linear(x, self.tokens.weight)
+        if untouched(self.tokens, nn.Embedding):
+            return F.linear(x, self.tokens.weight)
+        return F.linear(x, self.tokens(torch.arange(self.vocabulary, device=x.device)))

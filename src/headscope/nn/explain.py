@@ -17,6 +17,7 @@ from headscope.errors import ModelError
 from headscope.nn.explain_parts import Calls, affine, made, part_step
 from headscope.nn.explanation import Explanation, Step
 from headscope.nn.multihead import MultiheadAttention, merge_heads
+from headscope.nn.projection import split_heads
 from headscope.shapes import shape
 
 # How far the steps may be from the layer's own output, relative to its largest number: both round in the layer's dtype.
@@ -50,11 +51,11 @@ def explain(layer: nn.Module, *inputs: Tensor | None, **options: Any) -> Explana
         title = f"{type(layer).__name__}: {heads}, {steps[0].shape} → {shape(own)}"
         return Explanation(title, tuple(steps), notes)
     steps, ran = [], set[str]()
-    for path, part, given, result in seen.calls:
+    for path, part, call, result in seen.calls:
         # "decoder 3 attention" for decoder.layers.3.attention.part
         name = path.replace(".layers.", " ").replace(".part", "").replace(".", " ")
         if isinstance(part, MultiheadAttention):
-            inner, notes = attention_call(part, given.args, given.kwargs, result)
+            inner, notes = attention_call(part, call.args, call.kwargs, result)
             steps += [replace(step, name=f"{name}: {step.name}") for step in inner]
             ran.update(notes)
         else:
@@ -71,16 +72,21 @@ def attention_call(
     layer: MultiheadAttention, inputs: Sequence[Any], options: Mapping[str, Any], own: Tensor
 ) -> tuple[list[Step], tuple[str, ...]]:
     """The steps of a call of a multi-head layer, compared with the output that it gave."""
-    given = dict(zip(("x", "memory"), inputs, strict=False)) | dict(options)
-    chosen = (given.get(name) for name in ("memory", "mask", "bias"))
+    call = dict(zip(("x", "memory"), inputs, strict=False)) | dict(options)
+    chosen = (call.get(name) for name in ("memory", "mask", "bias", "positions"))
     with torch.no_grad():
-        steps, result, notes = attention_steps(layer, given["x"], *chosen)
+        steps, result, notes = attention_steps(layer, call["x"], *chosen)
     agree(layer, own, result)
     return steps, notes
 
 
 def attention_steps(
-    layer: MultiheadAttention, x: Tensor, memory: Tensor | None, mask: Mask | None, bias: Bias | None
+    layer: MultiheadAttention,
+    x: Tensor,
+    memory: Tensor | None,
+    mask: Mask | None,
+    bias: Bias | None,
+    positions: Tensor | None,
 ) -> tuple[list[Step], Tensor, tuple[str, ...]]:
     """The steps of a multi-head layer, its output, and which path runs the layer itself."""
     steps = [made("input x", "", x)]
@@ -94,7 +100,7 @@ def attention_steps(
             made("k normed", "norm(k)", k, parameters=layer.k_norm),
         ]
     if layer.rotary is not None:
-        q, k = layer.positions(q, k, None, None)
+        q, k = layer.turn(q, k, None, None, positions)
         # Per number: two products and a sum.
         steps += [
             made(f"{name} turned", f"{name} · cos + partner · sin", t, flops=3 * t.numel())
@@ -108,7 +114,7 @@ def attention_steps(
     )
     product = f"q kᵀ / √{d}" if layer.scale is None else f"{layer.scale:g} · q kᵀ"
     product = product if layer.softcap is None else f"{layer.softcap} · tanh({product} / {layer.softcap})"
-    extra = "".join(f" + {word}" for word, given in (("bias", bias), ("mask", mask)) if given is not None)
+    extra = "".join(f" + {word}" for word, part in (("bias", bias), ("mask", mask)) if part is not None)
     steps.append(made("scores", product + extra, s, flops=2 * s.numel() * d))
     weights, _ = normalise(s, layer.sinks)
     formula = "softmax(scores)" if layer.sinks is None else "softmax(scores, sink)"
@@ -138,17 +144,17 @@ def projection_steps(
             # One packed map, two inputs: each letter takes its own rows.
             for letter in name:
                 source = "x" if letter == "q" else "memory"
-                weight = linear.letter(letter)[0]
-                steps.append(Step(letter, f"{source} W_{letter}ᵀ", shape(found[letter]), weight.numel()))
+                learned = sum(p.numel() for p in linear.parameters() if p.ndim > 1) // len(name)
+                steps.append(Step(letter, f"{source} W_{letter}ᵀ", shape(found[letter]), learned))
             continue
         source = "x" if memory is None or name == "q" else "memory"
         together = linear(x if source == "x" else memory)
         each = f"{letters} together" if len(name) > 1 else f"{letters}, all heads"
         steps.append(made(each, affine(source, name, linear), together, parameters=linear))
-        heads = linear.per_head(together)
+        heads = split_heads(together, len(name) * layer.head_dim)
         steps.append(made(f"{letters} per head", f"split into {heads.shape[1]} heads", heads, together))
         if len(name) > 1:
-            first = linear.split(heads)[0]
+            first = heads[..., : layer.head_dim]
             steps.append(made(f"{letters} each", f"split each head into {letters}", first, heads))
     return found["q"], found["k"], found["v"]
 

@@ -14,7 +14,7 @@ from headscope.nn.multihead import MultiheadAttention
 from headscope.shapes import shape
 
 
-class Given(NamedTuple):
+class CallArguments(NamedTuple):
     """What a module was called with."""
 
     args: tuple[Any, ...]
@@ -26,7 +26,7 @@ class Calls:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.calls: list[tuple[str, nn.Module, Given, Tensor]] = []
+        self.calls: list[tuple[str, nn.Module, CallArguments, Tensor]] = []
         self.counted: set[int] = set()
 
     def __enter__(self) -> Calls:
@@ -42,7 +42,7 @@ class Calls:
         """Writes down one call."""
 
         def written(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> None:
-            self.calls.append((name, module, Given(args, kwargs), result))
+            self.calls.append((name, module, CallArguments(args, kwargs), result))
 
         return written
 

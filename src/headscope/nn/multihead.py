@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from headscope.attention.api import attend
@@ -13,9 +13,12 @@ from headscope.attention.bias import Bias
 from headscope.attention.masks.mask import Mask
 from headscope.errors import ShapeError
 from headscope.nn import from_torch
-from headscope.nn.cache import Cached, KeyValueCache
+from headscope.nn.cache import KeyValueCache
+from headscope.nn.cached import Cached
+from headscope.nn.placement import columns
 from headscope.nn.projection import Projection
 from headscope.nn.rotary import Rotary
+from headscope.nn.sizes import check_sizes
 from headscope.nn.slot import Slot
 
 
@@ -104,6 +107,7 @@ class MultiheadAttention(Cached):
         mask: Mask | None = None,
         bias: Bias | None = None,
         cache: KeyValueCache | None = None,
+        positions: Shaped[Tensor, "*at"] | None = None,
     ) -> Float[Tensor, "b q m"]:
         """The steps of the paper: each position of x looks at x, or at memory, and takes what it needs.
 
@@ -112,16 +116,21 @@ class MultiheadAttention(Cached):
             mask: who may attend to whom.
             bias: added to the scores.
             cache: the keys and values of earlier calls, which x goes on from; this call's are put there too.
+            positions: where the columns of x stand, `(q,)` or `(b, q)`, for the rotary positions: branches of a draft,
+                patches of which some were dropped, a shard of a longer context. One after the other unless given. A
+                mask counts columns, wherever they stand.
         """
-        slot = self.check(x, memory, bias, cache)
+        slot = self.check(x, memory, bias, cache, positions)
         q, k, v = self.inputs(x, memory, slot)
-        q, k = self.positions(q, k, slot, cache)
+        q, k = self.turn(q, k, slot, cache, positions)
         k, v, mask = self.remember(k, v, memory, mask, slot, cache)
         values = self.attend(q, k, v, mask, bias)
         merged = merge_heads(values)
         return self.output(merged)  # type: ignore[no-any-return]
 
-    def check(self, x: Tensor, memory: Tensor | None, bias: Bias | None, cache: KeyValueCache | None) -> Slot | None:
+    def check(
+        self, x: Tensor, memory: Tensor | None, bias: Bias | None, cache: KeyValueCache | None, positions: Tensor | None
+    ) -> Slot | None:
         """Whatever is wrong with a call is said here, before any work; gives this layer's place in the cache."""
         where = type(self).__name__
         if cache is None:
@@ -132,9 +141,17 @@ class MultiheadAttention(Cached):
             if bias is not None and cache.keep:
                 raise ShapeError(f"{where}: a bias by distance needs every key in its place; use a cache without keep.")
         self.project.check(where, x, memory, remembered)
-        if self.rotary is not None:
-            if memory is not None or remembered:
-                raise ShapeError(f"{where}: x and memory have no positions in common; make this layer without rotary.")
+        if self.rotary is None:
+            if positions is not None:
+                raise ShapeError(
+                    f"{where}: positions were given and this layer has no rotary ones; make it with rotary=…, or give "
+                    "them to the model, whose embedding has the positions."
+                )
+        elif memory is not None or remembered:
+            raise ShapeError(f"{where}: x and memory have no positions in common; make this layer without rotary.")
+        elif positions is not None:
+            columns(where, 0, positions, x.shape[0], x.shape[1], self.rotary.max_positions)
+        elif cache is None or cache.positions is None:
             self.rotary.check(where, seen + x.shape[1])
         return slot
 
@@ -142,18 +159,23 @@ class MultiheadAttention(Cached):
         """q, k and v of every head; those of a memory that was seen before come from the cache."""
         if slot is not None and slot.memory is not None:
             q = self.project.queries(x)
-            return q if self.q_norm is None else self.q_norm(q), *slot.memory
+            k, v = slot.memory
+            return q if self.q_norm is None else self.q_norm(q), k.to(q.dtype), v.to(q.dtype)
         q, k, v = self.project(x, memory)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         return q, k, v
 
-    def positions(self, q: Tensor, k: Tensor, slot: Slot | None, cache: KeyValueCache | None) -> tuple[Tensor, Tensor]:
+    def turn(
+        self, q: Tensor, k: Tensor, slot: Slot | None, cache: KeyValueCache | None, positions: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """q and k turned by their positions, where the layer has rotary ones."""
         if self.rotary is None:
             return q, k
-        first = 0 if slot is None or cache is None else cache.first_positions(slot.seen, q.device)
-        return self.rotary(q, first), self.rotary(k, first)
+        first: int | Tensor = 0
+        if slot is not None and cache is not None:
+            first, positions = cache.place(slot.seen, q.shape[2], positions, q.device)
+        return self.rotary(q, first, positions=positions), self.rotary(k, first, positions=positions)
 
     def remember(
         self,
@@ -167,9 +189,10 @@ class MultiheadAttention(Cached):
         """The keys and values of earlier calls and of this one, and who may see them."""
         if slot is None or cache is None:
             return k, v, mask
+        slot.check_like(type(self).__name__, k)
         if memory is not None or slot.memory is not None:
             slot.memory = slot.memory or (k, v)
-            return *slot.memory, mask
+            return k, v, mask
         n = k.shape[2]
         k, v = slot.append(k, v)
         return k, v, cache.mask(slot, n, mask, k.device)
@@ -229,34 +252,3 @@ def merge_heads(values: Float[Tensor, "b h q d"]) -> Float[Tensor, "b q _"]:
     """The values of all heads side by side: the paper's Concat."""
     b, h, n, d = values.shape
     return values.transpose(1, 2).reshape(b, n, h * d)
-
-
-def check_sizes(
-    embed_dim: int, heads: int, kv_heads: int, head_dim: int | None, input_dim: int | None, kv_dim: int | None
-) -> int:
-    """The size of one head; raises `ShapeError` where the sizes do not fit together."""
-    given = {
-        "embed_dim": embed_dim,
-        "num_heads": heads,
-        "num_kv_heads": kv_heads,
-        "head_dim": head_dim,
-        "input_dim": input_dim,
-        "kv_dim": kv_dim,
-    }
-    for name, size in given.items():
-        if size is not None and size < 1:
-            raise ShapeError(f"MultiheadAttention: {name}={size}; give at least 1.")
-    if heads % kv_heads:
-        raise ShapeError(
-            f"MultiheadAttention: {heads} heads cannot share {kv_heads} key/value heads evenly; "
-            f"give num_kv_heads that divides {heads}."
-        )
-    if head_dim is not None:
-        return head_dim
-    below = max(embed_dim // heads, 1) * heads
-    if embed_dim % heads:
-        raise ShapeError(
-            f"MultiheadAttention: embed_dim={embed_dim} is not a multiple of num_heads={heads}; "
-            f"give an embed_dim of {below} or {below + heads}, or a head_dim of its own."
-        )
-    return embed_dim // heads

@@ -1,8 +1,13 @@
-"""Inputs to queries, keys and values: linear maps whose rows are laid out head by head."""
+"""Inputs to queries, keys and values: linear maps whose rows are laid out head by head.
+
+The rows of a map belong to head 0 first, then to head 1, …; inside a head to q, then k, then v. So a slice of whole
+heads is a slice of rows, which is how tensor parallelism cuts it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,84 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headscope.errors import ShapeError
+from headscope.nn.untouched import untouched
 from headscope.shapes import shape
 
 # Every way in which the three can share linear maps. One map for all three is fastest, where one input feeds them all.
 PACKINGS = (("qkv",), ("q", "kv"), ("q", "k", "v"))
-
-
-class HeadLinear(nn.Linear):
-    """A linear map to one or more of q, k and v for every head, computed as one matrix product.
-
-    The rows of its weight belong to head 0 first, then to head 1, …; inside a head to q, then k, then v. So a slice of
-    whole heads is a slice of rows, which is how tensor parallelism cuts it.
-
-    Args:
-        input_dim: the width of the input.
-        heads: how many heads.
-        head_dim: the size of one query, key or value.
-        letters: what is made, such as "qkv" or "kv".
-        bias: whether something is added.
-
-    Shapes:
-        x `(b, n, input_dim)` → `(b, n, heads · letters · d)`; `per_head` makes `(b, heads, n, letters · d)` of that,
-        and `split` `(b, heads, n, d)` for each letter of that. Both are views.
-
-    Example:
-        >>> linear = HeadLinear(1024, 8, 64, "qkv")
-        >>> q, k, v = linear.split(linear.per_head(linear(torch.randn(30, 5, 1024))))
-        >>> q.shape
-        torch.Size([30, 8, 5, 64])
-    """
-
-    def __init__(
-        self,
-        input_dim: int,
-        heads: int,
-        head_dim: int,
-        letters: str,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        self.letters, self.head_dim, self.has_bias = letters, head_dim, bias
-        super().__init__(input_dim, heads * len(letters) * head_dim, bias=bias, device=device, dtype=dtype)
-
-    def reset_parameters(self) -> None:
-        """Xavier-uniform weights and zero biases, as `nn.MultiheadAttention` draws them.
-
-        There the packed matrix counts as one, and separate matrices each for themselves.
-        """
-        rows = self.out_features if self.letters == "qkv" else self.out_features // len(self.letters)
-        bound = (6 / (rows + self.in_features)) ** 0.5
-        nn.init.uniform_(self.weight, -bound, bound)
-        if self.has_bias:
-            nn.init.zeros_(self.bias)
-
-    def per_head(self, together: Float[Tensor, "b n _"]) -> Float[Tensor, "b _ n _"]:
-        """The output with an axis of heads. How many is read off the tensor: under tensor parallelism it is a share."""
-        return split_heads(together, len(self.letters) * self.head_dim)
-
-    def split(self, heads: Float[Tensor, "b h n _"]) -> Sequence[Float[Tensor, "b h n _"]]:
-        """One tensor per letter."""
-        return torch.split(heads, self.head_dim, dim=-1)
-
-    def heads(self, together: Float[Tensor, "b n _"]) -> Sequence[Float[Tensor, "b _ n d"]]:
-        """Both at once. Taken apart before the axes change places, so that gradients come together in one copy."""
-        b, n, width = together.shape
-        count = len(self.letters)
-        parts = together.view(b, n, width // (count * self.head_dim), count, self.head_dim).unbind(3)
-        return [part.transpose(1, 2) for part in parts]
-
-    def letter(self, name: str) -> tuple[Tensor, Tensor | None]:
-        """The weight `(heads · d, input_dim)` and the bias `(heads · d)` of one letter alone."""
-        where, count = self.letters.index(name), len(self.letters)
-        bias = unpack(self.bias, count, self.head_dim)[where] if self.has_bias else None
-        return unpack(self.weight, count, self.head_dim)[where], bias
-
-    def extra_repr(self) -> str:
-        """Sizes, for printing."""
-        return f"{super().extra_repr()}, letters={self.letters!r}, head_dim={self.head_dim}"
 
 
 class Projection(nn.Module):
@@ -96,6 +28,10 @@ class Projection(nn.Module):
     One packed map makes all three where they have one input and the same number of heads; keys and values of another
     input or with fewer heads have a map of their own. The state dict of one packing loads into another: a saved `q`,
     `k`, `v` into `qkv`, and back.
+
+    Each map is an `nn.Linear`, and is only ever called: it may be hooked, parametrized, quantized, offloaded, or
+    replaced by any callable of the same widths (LoRA). Rows of a packed map are used alone, for the keys of a memory,
+    only while it is an `nn.Linear` that nobody touched; else it is called on both inputs.
 
     Args:
         input_dim: the width of x, which the queries are made of.
@@ -133,25 +69,38 @@ class Projection(nn.Module):
         if not set(letters) <= set("qkv"):
             raise ShapeError(f"bias={bias!r}; give True, False, or the letters of those that have one, such as 'qv'.")
         self.input_dim, self.kv_dim = input_dim, input_dim if kv_dim is None else kv_dim
-        self.of_memory = kv_dim is not None
+        self.of_memory, self.head_dim = kv_dim is not None, head_dim
         alike = [(letter in letters) == ("k" in letters) for letter in "qv"]
         one = all(alike) and kv_dim is None and kv_heads == heads
         self.packing = PACKINGS[0] if one else PACKINGS[1] if alike[1] else PACKINGS[2]
         for part in self.packing:
             count, width = (kv_heads, self.kv_dim) if part in ("k", "v", "kv") else (heads, input_dim)
-            self.add_module(part, HeadLinear(width, count, head_dim, part, part[0] in letters, device, dtype))
+            options: dict[str, Any] = {"bias": part[0] in letters, "device": device or torch.get_default_device()}
+            # Drawn once, below, and not by nn.Linear first.
+            made = nn.utils.skip_init(nn.Linear, width, count * len(part) * head_dim, dtype=dtype, **options)  # type: ignore[no-untyped-call]
+            self.add_module(part, made)
+        self.reset_parameters()
         self.register_load_state_dict_pre_hook(repack)  # type: ignore[no-untyped-call]
 
-    def part(self, name: str) -> HeadLinear:
-        """One of the linear maps."""
+    def part(self, name: str) -> nn.Module:
+        """One of the linear maps, or what it was replaced by."""
         found = getattr(self, name)
-        assert isinstance(found, HeadLinear)
+        assert isinstance(found, nn.Module)
         return found
 
     def reset_parameters(self) -> None:
-        """New random weights, as `nn.MultiheadAttention` draws them."""
+        """Xavier-uniform weights and zero biases, as `nn.MultiheadAttention` draws them.
+
+        There the packed matrix counts as one, and separate matrices each for themselves.
+        """
         for name in self.packing:
-            self.part(name).reset_parameters()
+            linear = self.part(name)
+            assert isinstance(linear, nn.Linear)
+            rows = linear.out_features if name == "qkv" else linear.out_features // len(name)
+            bound = (6 / (rows + linear.in_features)) ** 0.5
+            nn.init.uniform_(linear.weight, -bound, bound)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
 
     def check(self, where: str, x: Tensor, memory: Tensor | None, remembered: bool = False) -> None:
         """Raise `ShapeError` unless x and memory, given now or remembered, are what this layer was made for."""
@@ -174,27 +123,45 @@ class Projection(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """q of x; k and v of memory, or of x where there is none."""
         if memory is not None and len(self.packing) == 1:
-            return self.apart(x, memory)
+            (q,), (k, v) = self.rows(x, "q"), self.rows(memory, "kv")
+            return q, k, v
         found: list[Tensor] = []
         for name in self.packing:
-            linear = self.part(name)
             source = x if memory is None or "q" in name else memory
-            found += linear.heads(linear(source))
+            found += self.split(name, self.part(name)(source))
         q, k, v = found
         return q, k, v
 
     def queries(self, x: Float[Tensor, "b q _"]) -> Float[Tensor, "b h q d"]:
         """q of x alone, where keys and values are at hand already."""
-        linear = self.part(self.packing[0])
-        y = F.linear(x, *linear.letter("q")) if len(self.packing) == 1 else linear(x)
-        return split_heads(y, linear.head_dim)
+        made = self.rows(x, "q") if len(self.packing) == 1 else self.split("q", self.part("q")(x))
+        return made[0]
 
-    def apart(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The packed map used for cross-attention: its rows for q on x, its rows for k and v on memory."""
+    def rows(self, x: Float[Tensor, "b n _"], wanted: str) -> Sequence[Float[Tensor, "b _ n d"]]:
+        """Some letters of the packed map: from its rows for them, or from all it makes where it is no longer ours."""
         linear = self.part("qkv")
-        made = [F.linear(source, *linear.letter(name)) for name, source in (("q", x), ("k", memory), ("v", memory))]
-        q, k, v = (split_heads(y, linear.head_dim) for y in made)
-        return q, k, v
+        if not untouched(linear, nn.Linear):
+            made = dict(zip("qkv", self.split("qkv", linear(x)), strict=True))
+            return [made[letter] for letter in wanted]
+        weights = self.letters("qkv", linear.weight)
+        biases = self.letters("qkv", linear.bias)
+        return [split_heads(F.linear(x, weights[letter], biases.get(letter)), self.head_dim) for letter in wanted]
+
+    def split(self, name: str, together: Float[Tensor, "b n _"]) -> Sequence[Float[Tensor, "b _ n d"]]:
+        """What the map `name` made, as one tensor per letter with an axis of heads: views.
+
+        How many heads there are is read off the tensor: under tensor parallelism it is a share. The letters are taken
+        apart before the axes change places, so that gradients come together in one copy.
+        """
+        b, n, width = together.shape
+        parts = together.reshape(b, n, width // (len(name) * self.head_dim), len(name), self.head_dim).unbind(3)
+        return [part.transpose(1, 2) for part in parts]
+
+    def letters(self, name: str, packed: Tensor | None) -> dict[str, Tensor]:
+        """The weight `(heads · d, input_dim)` or the bias `(heads · d)` of a map, for each of its letters alone."""
+        if packed is None:
+            return {}
+        return dict(zip(name, unpack(packed, len(name), self.head_dim), strict=True))
 
 
 ADVICE = {
@@ -206,7 +173,7 @@ ADVICE = {
 def split_heads(x: Float[Tensor, "b n _"], size: int) -> Float[Tensor, "b _ n _"]:
     """`(b, n, heads · size)` as `(b, heads, n, size)`: a view."""
     b, n, width = x.shape
-    return x.view(b, n, width // size, size).transpose(1, 2)
+    return x.reshape(b, n, width // size, size).transpose(1, 2)
 
 
 def pack(tensors: Sequence[Tensor], head_dim: int) -> Tensor:
@@ -227,7 +194,7 @@ def repack(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object)
     theirs = next((packing for packing in PACKINGS if all(f"{prefix}{part}.weight" in state for part in packing)), own)
     if theirs == own:
         return
-    head_dim = module.part(own[0]).head_dim
+    head_dim = module.head_dim
     for kind in ("weight", "bias"):
         letters: dict[str, Tensor] = {}
         for part in theirs:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
 
-from headscope.compat.arguments import require_overrides
 from headscope.errors import ShapeError
+from headscope.nn.computed import Computed
+from headscope.nn.placement import columns
 from headscope.shapes import shape
 
 
-class Rotary(nn.Module):
+class Rotary(Computed):
     """Turns pairs of features of q and k by `position · frequency`, so that a score depends on the distance alone.
 
     The angles are kept in float32 (float64 for a float64 model) whatever dtype the model has.
@@ -29,10 +30,12 @@ class Rotary(nn.Module):
         max_positions: how many positions the table holds.
 
     Shapes:
-        x `(b, h, n, head_dim)`, and the position of its first column, for all or `(b,)` → the same shape.
+        x `(b, h, n, head_dim)`, and the position of its first column, for all or `(b,)`, or the positions of all
+        columns, `(n,)` or `(b, n)` → the same shape.
 
     Raises:
-        ShapeError: an odd number of features to turn, wrong frequencies; in use, positions past the table.
+        ShapeError: an odd number of features to turn, frequencies without numbers; in use, positions past the table or
+            of another length.
 
     Source: Su et al. 2021, "RoFormer", §3.2.2; Peng et al. 2023 for YaRN.
 
@@ -70,24 +73,19 @@ class Rotary(nn.Module):
         self.interleaved, self.max_positions = interleaved, max_positions
         if frequencies is None:
             frequencies = base ** -(torch.arange(0, size, 2, dtype=torch.float64, device="cpu") / size)
-        require_overrides(nn.Module, ["_apply"], "Rotary")
+        if frequencies.is_meta:
+            raise ShapeError("Rotary: frequencies are on the meta device and have no numbers; give them on the CPU.")
         self.frequencies = frequencies.detach().to("cpu", torch.float64)
-        self.build(torch.device(device) if device is not None else torch.get_default_device(), torch.float32)
+        self.build(device, torch.float32)
 
-    def build(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Make the table of sines and cosines, `(max_positions, size)` each, signs included."""
+    def tables(self) -> Mapping[str, Tensor]:
+        """The sines and cosines, `(max_positions, size)` each, signs included."""
         angles = torch.outer(torch.arange(self.max_positions, dtype=torch.float64, device="cpu"), self.frequencies)
         cosine, sine = angles.cos() * self.amplitude, angles.sin() * self.amplitude
-        pairs = (cosine, cosine), (-sine, sine)
-        for name, two in zip(("cosine", "sine"), pairs, strict=True):
-            table = torch.stack(two, -1).flatten(1) if self.interleaved else torch.cat(two, -1)
-            self.register_buffer(name, table.to(device, dtype), persistent=False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Rotary:
-        # A model that is moved to bfloat16, or made from empty memory, still gets exact angles.
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.build(self.cosine.device, torch.float64 if self.cosine.dtype == torch.float64 else torch.float32)
-        return self
+        pairs = {"cosine": (cosine, cosine), "sine": (-sine, sine)}
+        if self.interleaved:
+            return {name: torch.stack(two, -1).flatten(1) for name, two in pairs.items()}
+        return {name: torch.cat(two, -1) for name, two in pairs.items()}
 
     def check(self, where: str, last: int) -> None:
         """Raise `ShapeError` when the positions up to `last`, exclusive, are not all in the table."""
@@ -97,16 +95,22 @@ class Rotary(nn.Module):
                 "make Rotary with a larger max_positions, or give a shorter sequence."
             )
 
-    def forward(self, x: Float[Tensor, "b h n d"], first: int | Int[Tensor, " b"] = 0) -> Float[Tensor, "b h n d"]:
-        """Turn x, whose first column is at position `first`."""
-        n = x.shape[2]
-        if isinstance(first, int):
+    def forward(
+        self,
+        x: Float[Tensor, "b h n d"],
+        first: int | Int[Tensor, " b"] = 0,
+        *,
+        positions: Shaped[Tensor, "*at"] | None = None,
+    ) -> Float[Tensor, "b h n d"]:
+        """Turn x, whose first column is at position `first`, or whose columns are at `positions`."""
+        b, n = x.shape[0], x.shape[2]
+        cosine, sine = self.computed("cosine", x.device), self.computed("sine", x.device)
+        if positions is None and isinstance(first, int):
             self.check("Rotary", first + n)
-            cosine, sine = self.cosine[first : first + n], self.sine[first : first + n]
+            cosine, sine = cosine[first : first + n], sine[first : first + n]
         else:
-            # Columns of padding have no position; any angle does for them.
-            at = (first[:, None] + torch.arange(n, device=x.device)).clamp(min=0)
-            cosine, sine = self.cosine[at][:, None], self.sine[at][:, None]
+            at = columns("Rotary", first, positions, b, n, self.max_positions).to(x.device)
+            cosine, sine = (table[at] if at.ndim == 1 else table[at][:, None] for table in (cosine, sine))
         if self.size == x.shape[3]:
             return self.turn(x, cosine, sine)
         if self.head_dim != x.shape[3]:

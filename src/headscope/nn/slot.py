@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +16,7 @@ class Slot:
 
     What is seen lies in the columns `start … stop - 1` of the two tensors. A window moves `start` ahead, and its kept
     first keys are copied to just before the window: so what a query reads is always one slice, in the order of time.
+    They are kept in the widest dtype that came in, and read in the dtype of the call: under autocast and outside of it.
 
     Attributes:
         seen: positions that came in.
@@ -26,6 +29,34 @@ class Slot:
         self.k: Tensor | None = None
         self.v: Tensor | None = None
         self.memory: tuple[Tensor, Tensor] | None = None
+
+    def copy(self) -> Slot:
+        """The same keys and values in tensors of their own; gradients still flow to where they came from."""
+        made = Slot(self.length, self.limit, self.window, self.keep)
+        made.seen, made.stop = self.seen, self.live
+        span = slice(self.start, self.stop)
+        # Ordinary tensors even in inference mode, so that the copy can be written to outside of it.
+        with torch.inference_mode(False):
+            made.k, made.v = (None if t is None else t[:, :, span].clone() for t in (self.k, self.v))
+            made.memory = None if self.memory is None else (self.memory[0].clone(), self.memory[1].clone())
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: numbers and tensors of their own, without the room for what is to come and without autograd."""
+        made = self.copy()
+        made.k, made.v = (None if t is None else t.detach() for t in (made.k, made.v))
+        made.memory = None if made.memory is None else (made.memory[0].detach(), made.memory[1].detach())
+        return vars(made)
+
+    def __deepcopy__(self, _: object) -> Slot:
+        return self.copy()
+
+    __copy__ = copy
+
+    def to(self, device: torch.device | str) -> None:
+        """Move keys and values to a device."""
+        self.k, self.v = (None if t is None else t.to(device) for t in (self.k, self.v))
+        self.memory = None if self.memory is None else (self.memory[0].to(device), self.memory[1].to(device))
 
     @property
     def live(self) -> int:
@@ -61,9 +92,26 @@ class Slot:
                 f"and one of {memory.shape[1]} came; make a new cache for a new memory."
             )
 
+    def check_like(self, where: str, k: Tensor) -> None:
+        """Raise `ShapeError` when keys are not like those that are kept: then they are of another layer."""
+        kept = self.k if self.memory is None else self.memory[0]
+        if kept is None:
+            return
+        (_, heads, _, size), (_, came, _, wide) = kept.shape, k.shape
+        if (heads, size) != (came, wide):
+            raise ShapeError(
+                f"{where}: the cache holds keys of {heads} heads of size {size} under this layer's name, and this "
+                f"layer makes {came} of size {wide}; make a cache of this model: KeyValueCache(model, …)."
+            )
+        if kept.device != k.device:
+            raise ShapeError(
+                f"{where}: the cache is on {kept.device} and this layer on {k.device}; move it: "
+                f"cache.to({str(k.device)!r})."
+            )
+
     def append(self, k: Float[Tensor, "b g n d"], v: Float[Tensor, "b g n d"]) -> tuple[Tensor, Tensor]:
-        """Take in new keys and values; all that may be seen from them."""
-        n = k.shape[2]
+        """Take in new keys and values; all that may be seen from them, in their dtype."""
+        n, dtype = k.shape[2], k.dtype
         if self.window is not None:
             self.drop(self.live - (self.keep + self.window - 1))
         if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
@@ -81,8 +129,8 @@ class Slot:
             self.stop += n
         self.seen += n
         if self.start == 0 and self.stop == self.k.shape[2]:
-            return self.k, self.v
-        return self.k[:, :, self.start : self.stop], self.v[:, :, self.start : self.stop]
+            return self.k.to(dtype), self.v.to(dtype)
+        return self.k[:, :, self.start : self.stop].to(dtype), self.v[:, :, self.start : self.stop].to(dtype)
 
     def drop(self, count: int) -> None:
         """Drop the oldest keys that are not kept."""
@@ -103,10 +151,11 @@ class Slot:
     def make_room(self, n: int, k: Tensor, v: Tensor) -> None:
         """See to it that `n` more columns fit: move what is there to the front, or to twice the memory."""
         size = 0 if self.k is None else self.k.shape[2]
-        if self.k is not None and self.stop + n <= size:
+        wider = self.k is not None and torch.promote_types(self.k.dtype, k.dtype) != self.k.dtype
+        if self.k is not None and self.stop + n <= size and not wider:
             return
         needed = self.live + n
-        if 2 * needed > size:
+        if 2 * needed > size and not (wider and self.stop + n <= size):
             size = max(self.length, 2 * size, needed) if self.k is not None else max(self.length, needed)
             if self.window is not None:
                 size = max(size, 2 * needed)
@@ -151,7 +200,8 @@ def moved(old: Tensor | None, like: Tensor, start: int, stop: int, size: int) ->
     b = len(like) if old is None else len(old)
     # Ordinary tensors even in inference mode, so that the cache can be written to outside of it.
     with torch.inference_mode(False):
-        new = torch.empty(b, like.shape[1], size, like.shape[3], device=like.device, dtype=like.dtype)
+        dtype = like.dtype if old is None else torch.promote_types(old.dtype, like.dtype)
+        new = torch.empty(b, like.shape[1], size, like.shape[3], device=like.device, dtype=dtype)
     if old is not None:
         new[:, :, : stop - start] = old[:, :, start:stop]
     return new
