@@ -43,7 +43,7 @@ class Ours(Around):
     def forward(self, source: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
         """Logits."""
         mask = hs.padding(lengths)
-        x = self.model(self.target(target), self.source(source), source_mask=mask)
+        x = self.model(target=self.target(target), source=self.source(source), source_mask=mask)
         return self.output(x)  # type: ignore[no-any-return]
 
 

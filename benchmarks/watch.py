@@ -42,7 +42,9 @@ def translator(device: str) -> tuple[nn.Module, Callable[[], torch.Tensor], Any]
     mask = hs.padding(torch.linspace(8, 32, 64).long().to(device))
 
     def loss() -> torch.Tensor:
-        return F.cross_entropy(model(target[:, :-1], source, source_mask=mask).flatten(0, 1), target[:, 1:].flatten())
+        return F.cross_entropy(
+            model(target=target[:, :-1], source=source, source_mask=mask).flatten(0, 1), target[:, 1:].flatten()
+        )
 
     return model, loss, (target[:1], source[:1])
 

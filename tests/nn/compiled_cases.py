@@ -57,11 +57,11 @@ def test_models_compiled_in_one_piece(name: str) -> None:
         "paper": lambda: paper(11, embed_dim=12, num_heads=2, layers=1, hidden_dim=7),
     }
     model = models[name]().eval()
-    inputs = [torch.randint(11, (2, n)) for n in ((9, 5) if name == "paper" else (9,))]
+    inputs = {"target": torch.randint(11, (2, 9))} | ({"source": torch.randint(11, (2, 5))} if name == "paper" else {})
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(*inputs), model(*inputs))
-    more = [torch.cat((ids, ids), 1) for ids in inputs]
-    torch.testing.assert_close(compiled(*more), model(*more))
+    torch.testing.assert_close(compiled(**inputs), model(**inputs))
+    more = {key: torch.cat((ids, ids), 1) for key, ids in inputs.items()}
+    torch.testing.assert_close(compiled(**more), model(**more))
 
 
 @torch.no_grad()

@@ -1,3 +1,6 @@
+import copy
+import io
+import pickle
 from itertools import pairwise
 
 import pytest
@@ -6,6 +9,7 @@ import torch
 import headscope as hs
 from headscope.errors import ShapeError
 from headscope.nn import KeyValueCache, MultiheadAttention, Rotary
+from headscope.nn.recipes import llama
 
 D = torch.float64
 N = 23
@@ -225,3 +229,165 @@ def test_caches_that_mean_nothing() -> None:
         layer(torch.zeros(2, 3, 21, dtype=D), cache=KeyValueCache(layer, 2, lengths=[4, 1]))
     with pytest.raises(ShapeError, match="a bias by distance needs every key in its place"):
         layer(torch.zeros(1, 3, 21, dtype=D), bias=hs.alibi(6), cache=KeyValueCache(layer, 1, window=4, keep=2))
+
+
+COPIES = {
+    "copy()": lambda cache: cache.copy(),
+    "copy.copy": copy.copy,
+    "copy.deepcopy": copy.deepcopy,
+    "pickle": lambda cache: pickle.loads(pickle.dumps(cache)),
+    "torch.save": lambda cache: saved_and_loaded(cache),
+}
+
+
+def saved_and_loaded(cache: KeyValueCache) -> KeyValueCache:
+    file = io.BytesIO()
+    torch.save(cache, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def stack(lengths: list[int] | None = None) -> tuple[torch.nn.ModuleList, KeyValueCache, torch.Tensor]:
+    """Two layers after each other and a cache of them that has seen eleven positions."""
+    layers = torch.nn.ModuleList([make(), make()])
+    x, _ = ragged(lengths or [11, 11, 11], 5)
+    cache = KeyValueCache(layers, 3, length=2, lengths=lengths)
+    through(layers, x[:, :11], cache)
+    return layers, cache, x
+
+
+def through(layers: torch.nn.ModuleList, x: torch.Tensor, cache: KeyValueCache) -> torch.Tensor:
+    for layer in layers:
+        x = layer(x, mask=hs.causal(), cache=cache)
+    return x
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("lengths", [None, [7, 3, 11]])
+def test_copies_go_on_exactly_and_share_nothing(how: str, lengths: list[int] | None) -> None:
+    layers, cache, x = stack(lengths)
+    mine = COPIES[how](cache)
+    own = {t.untyped_storage().data_ptr() for slot in cache.slots.values() for t in slot.tensors()}
+    assert not own & {t.untyped_storage().data_ptr() for slot in mine.slots.values() for t in slot.tensors()}
+    through(layers, torch.randn(3, 2, 21, dtype=D), mine)  # another continuation
+    mine.rollback(2)
+    want = through(layers, x[:, 11:], cache)
+    assert torch.equal(through(layers, x[:, 11:], mine), want)
+    mine.reorder(torch.tensor([1]))
+    assert (mine.batch, cache.batch) == (1, 3)
+
+
+@torch.no_grad()
+def test_a_copy_holds_nothing_of_the_model() -> None:
+    layers, cache, _ = stack()
+    words = pickle.dumps(cache)
+    assert b"MultiheadAttention" not in words
+    assert len(words) < 2 * 2 * 3 * 2 * 10 * 11 * 8 + 4000  # keys and values of two layers that were seen, no room
+    model = torch.nn.ModuleList([make(), make()])
+    model.load_state_dict(layers.state_dict())
+    x = torch.randn(3, 1, 21, dtype=D)
+    # A new model of the same names: it says so, or it is bound.
+    loaded = pickle.loads(words)
+    with pytest.raises(
+        ShapeError, match=r"this cache belongs to other layers: '0', '1'; make.*cache.bind\(model\) first"
+    ):
+        through(model, x, loaded)
+    assert torch.equal(through(model, x, loaded.bind(model)), through(layers, x, cache))
+    with pytest.raises(
+        ShapeError, match="it holds keys of '1'; ModuleList has layers '0'; give the model that the cache"
+    ):
+        loaded.bind(torch.nn.ModuleList([make()]))
+
+
+@torch.no_grad()
+def test_a_loaded_cache_meets_a_new_model_by_the_names_of_its_layers() -> None:
+    models = [llama(11, embed_dim=8, num_heads=2, num_kv_heads=1, layers=2, hidden_dim=12) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    ids, cache = torch.tensor([[1, 2, 3]]), KeyValueCache(models[0], 1)
+    models[0](ids, cache=cache)
+    loaded = saved_and_loaded(cache)
+    assert torch.equal(models[1](ids[:, :1], cache=loaded), models[0](ids[:, :1], cache=cache))
+
+
+@torch.no_grad()
+def test_a_cache_of_other_sizes_is_named() -> None:
+    layer, x = make(), torch.randn(2, 5, 21, dtype=D)
+    cache = KeyValueCache(layer, 2)
+    layer(x, mask=hs.causal(), cache=cache)
+    other = MultiheadAttention(21, 6, num_kv_heads=3, head_dim=10, dtype=D)
+    before = state(cache)
+    with pytest.raises(
+        ShapeError, match="the cache holds keys of 2 heads of size 10 under this layer's name.*3 of size"
+    ):
+        other(x, cache=cache.copy())
+    with pytest.raises(ShapeError, match=r"the cache is on meta and this layer on cpu; move it: cache.move\('cpu'\)"):
+        layer(x, cache=cache.copy().move("meta"))
+    torch.testing.assert_close(state(cache), before, rtol=0, atol=0)
+
+
+def test_gradients_flow_through_a_copy_and_not_through_a_file() -> None:
+    layer, x = make(), torch.randn(2, 7, 21, dtype=D, requires_grad=True)
+    cache = KeyValueCache(layer, 2)
+    layer(x[:, :5], mask=hs.causal(), cache=cache)
+    for how, flows in (("copy()", True), ("copy.deepcopy", True), ("pickle", False)):
+        last = layer(x[:, 5:], mask=hs.causal(), cache=COPIES[how](cache))
+        assert bool(torch.autograd.grad(last.sum(), x, retain_graph=True)[0][:, :5].any()) == flows
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("cross", [True, False])
+def test_keys_follow_autocast(first: bool, cross: bool) -> None:
+    """A prompt read inside of autocast and continued outside of it, and the other way round."""
+    layer = MultiheadAttention(20, 5) if cross else MultiheadAttention(20, 5, rotary=Rotary(4))
+    x, memory = torch.randn(2, 7, 20), torch.randn(2, 3, 20) if cross else None
+    mask = None if cross else hs.causal()
+    with torch.no_grad():
+        cache = KeyValueCache(layer, 2, length=3)
+        for turn, span in enumerate((slice(0, 5), slice(5, 6), slice(6, 7))):
+            inside = (turn == 0) == first
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=inside):
+                found = layer(x[:, span], memory if turn == 0 else None, mask=mask, cache=cache)
+                want = layer(x, memory, mask=mask)[:, span]
+            assert found.dtype == want.dtype
+            torch.testing.assert_close(found, want, atol=0.02, rtol=0.02)
+    layer = layer.to(torch.bfloat16)
+    last = layer(x[:, :1].bfloat16(), mask=mask, cache=cache)
+    assert last.dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_a_mask_is_made_anew_after_a_reorder() -> None:
+    """Two layers that are called on their own: the second one after the sequences changed places."""
+    layers, _, x = stack()
+    lengths, index = [7, 3, 11], torch.tensor([2, 0, 1])
+    x, _ = ragged(lengths, 1)
+    cache = KeyValueCache(layers, 3, lengths=lengths)
+    for layer in layers:
+        layer(x[:, :11], mask=hs.causal(), cache=cache)
+    layers[0](x[:, 11:], mask=hs.causal(), cache=cache)
+    cache.reorder(index)
+    found = layers[1](x[index, 11:], mask=hs.causal(), cache=cache)
+    fresh = KeyValueCache(layers[1], 3, lengths=lengths)
+    torch.testing.assert_close(found, step_by_step(layers[1], x, fresh, [11])[index, 11:])
+
+
+@torch.no_grad()
+def test_a_rollback_is_checked_for_the_one_that_goes_back_most() -> None:
+    layer, x = make(), torch.randn(2, N, 21, dtype=D)
+    cache = KeyValueCache(layer, 2, window=5)
+    layer(x[:, :15], cache=cache)
+    layer(x[:, 15:19], cache=cache)
+    with pytest.raises(ShapeError, match="rollback: 3 positions back the window would need keys that it has dropped"):
+        cache.rollback(torch.tensor([1, 3]))
+    assert cache.seen == 19
+
+
+@torch.no_grad()
+def test_an_empty_sequence_leaves_a_cache_as_it_was() -> None:
+    layer, x = make(), torch.randn(2, 5, 21, dtype=D)
+    cache = KeyValueCache(layer, 2)
+    assert layer(x[:, :0], mask=hs.causal(), cache=cache).shape == (2, 0, 21)
+    layer(x, mask=hs.causal(), cache=cache)
+    assert layer(x[:, :0], mask=hs.causal(), cache=cache).shape == (2, 0, 21)
+    assert cache.seen == 5

@@ -80,7 +80,7 @@ def test_a_changed_forward_is_noticed() -> None:
 def test_a_whole_transformer() -> None:
     model = paper(11, embed_dim=12, num_heads=2, layers=2, hidden_dim=7)
     ids = torch.randint(11, (2, 7))
-    explanation = hs.explain(model, ids, ids[:, :5])
+    explanation = hs.explain(model, target=ids, source=ids[:, :5])
     steps = {step.name: step for step in explanation.steps}
     assert explanation.parameters == sum(p.numel() for p in model.parameters())
     assert steps["encoder 1 attention: scores"].shape == (2, 2, 5, 5)

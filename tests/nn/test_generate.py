@@ -35,7 +35,7 @@ def greedy(model: Transformer, prompt: list[int], source: list[int] | None, coun
     model.eval()
     for _ in range(count):
         sources = None if source is None else torch.tensor([source])
-        ids.append(int(model(torch.tensor([ids]), sources)[0, -1].argmax()))
+        ids.append(int(model(target=torch.tensor([ids]), source=sources)[0, -1].argmax()))
     model.train()
     return ids[len(prompt) :]
 
@@ -112,7 +112,7 @@ def log_probabilities(
 ) -> list[float]:
     """Of several continuations of the same length."""
     ids = torch.tensor([[*prompt, *tokens] for tokens in new])
-    logits = model.eval()(ids, source).log_softmax(-1)[:, len(prompt) - 1 : -1]
+    logits = model.eval()(target=ids, source=source).log_softmax(-1)[:, len(prompt) - 1 : -1]
     model.train()
     return logits.gather(-1, torch.tensor(new)[..., None]).sum((1, 2)).tolist()
 

@@ -28,7 +28,7 @@ def test_equals_torch_in_values_and_gradients(options: dict[str, object], traini
     gone = torch.arange(11) >= torch.tensor([[11], [5]])
     padded = {"src_key_padding_mask": gone, "memory_key_padding_mask": gone}
     expected = theirs(source, target, tgt_mask=mask, **padded)
-    given = ours(target, source, source_mask=hs.padding([11, 5]))
+    given = ours(target=target, source=source, source_mask=hs.padding([11, 5]))
     torch.testing.assert_close(given, expected)
     direction = torch.randn_like(expected)
     wanted = torch.autograd.grad((expected * direction).sum(), (source, target, *theirs.parameters()))
@@ -79,12 +79,12 @@ def test_a_model_with_a_cache_and_several_lengths(name: str) -> None:
     source = torch.randint(11, (2, 5)) if model.encoder is not None else None
     ids = torch.randint(11, (2, 13))
     cache = KeyValueCache(model, 2, lengths=lengths)
-    first = model(ids[:, :7], source, cache=cache)
+    first = model(target=ids[:, :7], source=source, cache=cache)
     memory_given = [model.decode(ids[:, i : i + 1], cache=cache) for i in range(7, 13)]
     given = torch.cat([first, *memory_given], 1)
     for item, length in enumerate(lengths):
         alone = None if source is None else source[item : item + 1]
-        wanted = model(ids[item : item + 1, 7 - length :], alone)
+        wanted = model(target=ids[item : item + 1, 7 - length :], source=alone)
         torch.testing.assert_close(given[item, 7 - length :], wanted[0])
 
 
@@ -95,7 +95,7 @@ def test_the_future_is_not_seen(name: str) -> None:
     ids = torch.randint(11, (1, 13))
     changed = ids.clone()
     changed[:, 8:] = (ids[:, 8:] + 1) % 11
-    torch.testing.assert_close(model(ids, source)[:, :8], model(changed, source)[:, :8])
+    torch.testing.assert_close(model(target=ids, source=source)[:, :8], model(target=changed, source=source)[:, :8])
 
 
 def test_tied_tables_are_one() -> None:
@@ -107,14 +107,28 @@ def test_what_does_not_fit_is_named() -> None:
     made = models()
     ids = torch.randint(11, (1, 3))
     wrong = [
-        ("gpt2", (ids, ids), "Transformer: a source was given and this model has no encoder"),
-        ("paper", (ids,), "Transformer: no source was given and this model has an encoder"),
-        ("gpt2", (torch.zeros(1, 20, dtype=torch.long),), "LearnedPositions: position 19 is past the table of 19"),
-        ("paper", (ids, torch.zeros(1, 20, dtype=torch.long)), "SinusoidalPositions: position 19 is past the table"),
-        ("gpt2", (torch.zeros(1, 3),), r"Embedding: ids are \(1, 3\) torch.float32; give integers"),
+        ("gpt2", (ids,), {"source": ids}, "Transformer: a source was given and this model has no encoder"),
+        ("paper", (ids,), {}, "Transformer: no source was given and this model has an encoder"),
+        ("gpt2", (torch.zeros(1, 20, dtype=torch.long),), {}, "LearnedPositions: position 19 is past the table of 19"),
+        (
+            "paper",
+            (ids, ids + 1),
+            {},
+            r"torch's nn.Transformer takes them in the other order.*write model\(target=…, source=…\)",
+        ),
+        (
+            "paper",
+            (ids,),
+            {"source": torch.zeros(1, 20, dtype=torch.long)},
+            "SinusoidalPositions: position 19 is past the table",
+        ),
+        ("gpt2", (torch.zeros(1, 3),), {}, r"Embedding: ids are \(1, 3\) torch.float32; give integers"),
     ]
-    for name, inputs, message in wrong:
+    for name, inputs, options, message in wrong:
         with pytest.raises(ShapeError, match=message):
-            made[name](*inputs)
+            made[name](*inputs, **options)
+    # What cannot be confused needs no names.
+    assert torch.equal(made["paper"].eval()(ids, ids), made["paper"](target=ids, source=ids))
+    assert made["gpt2"](ids, None).shape == (1, 3, 11)
     with pytest.raises(ShapeError, match="SinusoidalPositions: embed_dim=7; sines and cosines come in pairs"):
         hs.nn.SinusoidalPositions(5, 7)

@@ -87,7 +87,7 @@ class TestIds:
         model = paper(11, embed_dim=12, num_heads=2, layers=1, hidden_dim=14).eval()
         target, source = torch.randint(11, (2, 5)), torch.randint(11, (2, 7))
         with torch.no_grad(), hs.record(model) as recording:
-            model(target, source)
+            model(target=target, source=source)
         sides = [(layer.queries[1].ids, layer.keys[1].ids) for layer in recording.layers]
         a, b = ids_of(source[1]), ids_of(target[1])
         assert sides == [(a, a), (b, b), (b, a)]

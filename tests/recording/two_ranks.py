@@ -34,9 +34,9 @@ LLAMA = {
 }
 
 
-def recorded(model: nn.Module, *inputs: torch.Tensor, **options) -> hs.Recording:
+def recorded(model: nn.Module, *inputs: torch.Tensor, named: dict | None = None, **options) -> hs.Recording:
     with torch.no_grad(), hs.record(model, **options) as recording:
-        model(*inputs)
+        model(*inputs, **(named or {}))
     return recording
 
 
@@ -69,15 +69,15 @@ def our_own_layers() -> None:
         )
     ):
         ids = torch.randint(11, (2, 7))
-        inputs = (ids,) if one.encoder is None else (ids[:, :5], ids)
-        whole = recorded(one, *inputs)
+        inputs = {"target": ids} if one.encoder is None else {"target": ids[:, :5], "source": ids}
+        whole = recorded(one, named=inputs)
         two = parallelize_module(copy.deepcopy(one), mesh, tensor_parallel_plan(one, 2))
-        part = recorded(two, *inputs)
+        part = recorded(two, named=inputs)
         half = len(whole.layers[0].head_numbers) // 2
         assert part.layers[0].head_numbers == tuple(range(half * dist.get_rank(), half * (dist.get_rank() + 1)))
         equal(part.gather(), whole)
         part.save(FOLDER / f"own-{number}")
-        recorded(two, *inputs, to=FOLDER / f"own-{number}-streamed")
+        recorded(two, named=inputs, to=FOLDER / f"own-{number}-streamed")
         dist.barrier()
         for folder in (f"own-{number}", f"own-{number}-streamed"):
             equal(hs.load(FOLDER / folder), whole)
@@ -86,7 +86,7 @@ def our_own_layers() -> None:
         assert again.rank == part.rank
         equal(again.gather(), whole)
     # The numbers of heads are the model's on every rank; a rank that has none of them has nothing.
-    chosen = recorded(two, *inputs, heads=[1], queries="last")
+    chosen = recorded(two, named=inputs, heads=[1], queries="last")
     assert len(chosen.layers) == (len(whole.layers) if dist.get_rank() else 0)
     equal(chosen.gather(), recorded(one, *inputs, heads=[1], queries="last"))
 

@@ -137,10 +137,10 @@ class KeyValueCache:
         self.bindings.bind({name: layers[name] for name in self.slots})
         return self
 
-    def to(self, device: torch.device | str) -> KeyValueCache:
+    def move(self, device: torch.device | str) -> KeyValueCache:
         """Move keys and values to a device; returns the cache."""
         for slot in self.slots.values():
-            slot.to(device)
+            slot.move(device)
         self._mask = None
         return self
 

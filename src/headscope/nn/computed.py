@@ -46,8 +46,13 @@ class Computed(Movable):
         self.build(table.device, table.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Computed:
-        super()._apply(fn, recurse)
-        self.reset_parameters()
+        table = next(self.buffers(recurse=False))
+        try:
+            moved = fn(table)
+        except NotImplementedError:
+            # From the meta device, as after `load_state_dict(assign=True)`: there are no numbers to move, and no need.
+            moved = fn(torch.empty(0, dtype=table.dtype, device="cpu"))
+        self.build(moved.device, moved.dtype)
         return self
 
     def computed(self, name: str, device: torch.device) -> Tensor:

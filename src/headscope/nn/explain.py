@@ -64,7 +64,8 @@ def explain(layer: nn.Module, *inputs: Tensor | None, **options: Any) -> Explana
         raise ModelError(
             f"explain: in {type(layer).__name__} no headscope.nn.MultiheadAttention ran; give a model with some."
         )
-    title = f"{type(layer).__name__}: {', '.join(str(shape(t)) for t in inputs if t is not None)} → {shape(own)}"
+    shapes = [str(shape(t)) for t in (*inputs, *options.values()) if isinstance(t, Tensor)]
+    title = f"{type(layer).__name__}: {', '.join(shapes)} → {shape(own)}"
     return Explanation(title, tuple(steps), tuple(sorted(ran)))
 
 

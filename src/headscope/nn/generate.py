@@ -169,6 +169,8 @@ def start(
         has, was = ("an encoder", "no source was") if source is None else ("no encoder", "a source was")
         raise ShapeError(f"generate: the model has {has} and {was} given; a source is for a model with an encoder.")
     device = model.target.tokens.weight.device
+    if device.type == "meta":
+        device = torch.device("cpu")  # an offloaded model, which moves its inputs itself
     given = [torch.as_tensor(prompt, device=device) for prompt in prompts]
     lengths = [len(prompt) for prompt in given]
     if not given or min(lengths) < 1:

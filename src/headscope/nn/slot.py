@@ -53,7 +53,7 @@ class Slot:
 
     __copy__ = copy
 
-    def to(self, device: torch.device | str) -> None:
+    def move(self, device: torch.device | str) -> None:
         """Move keys and values to a device."""
         self.k, self.v = (None if t is None else t.to(device) for t in (self.k, self.v))
         self.memory = None if self.memory is None else (self.memory[0].to(device), self.memory[1].to(device))
@@ -106,7 +106,7 @@ class Slot:
         if kept.device != k.device:
             raise ShapeError(
                 f"{where}: the cache is on {kept.device} and this layer on {k.device}; move it: "
-                f"cache.to({str(k.device)!r})."
+                f"cache.move({str(k.device)!r})."
             )
 
     def append(self, k: Float[Tensor, "b g n d"], v: Float[Tensor, "b g n d"]) -> tuple[Tensor, Tensor]:

@@ -138,7 +138,7 @@ class Transformer(Movable):
     def forward(
         self,
         target: Shaped[Tensor, "b n *m"],
-        *by_place: Shaped[Tensor, "b k *s"],
+        *by_place: Shaped[Tensor, "b k *s"] | None,
         source: Shaped[Tensor, "b k *s"] | None = None,
         mask: Mask | None = None,
         source_mask: Mask | None = None,
@@ -157,8 +157,8 @@ class Transformer(Movable):
             positions, source_positions: where the columns of the target and of the source stand, `(n,)` or `(b, n)`;
                 one after the other unless given.
         """
-        if len(by_place) == 1 and by_place[0] is target and source is None:
-            source = target  # the same tensor twice cannot be swapped
+        if by_place == (None,) or (len(by_place) == 1 and by_place[0] is target and source is None):
+            source = source if by_place[0] is None else target  # the same tensor twice cannot be swapped
         elif by_place:
             raise ShapeError(
                 "Transformer: two tensors were given without names, and torch's nn.Transformer takes them in the other "
