@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import TimeoutError as TookTooLong
 
 import headscope as hs
 from headscope.hf import models
@@ -73,7 +74,7 @@ def opened(browser: Browser, path: Path, ready: str) -> tuple[float | None, Page
     try:
         tab.goto(path.as_uri(), timeout=GIVE_UP)
         tab.wait_for_selector(ready, timeout=GIVE_UP, state="attached")
-    except TimeoutError as error:
+    except TookTooLong as error:
         print(f"{path.name}: {str(error).splitlines()[0]}", file=sys.stderr)
         return None, tab
     return time.perf_counter() - start, tab
