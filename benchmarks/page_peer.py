@@ -32,7 +32,7 @@ LIBRARIES = {
     "https://cdnjs.cloudflare.com/ajax/libs/d3/5.7.0/d3.min": "d3/dist/d3.min",
 }
 GIVE_UP = 60_000  # milliseconds
-WINDOW = {"width": 1440, "height": 900}
+WIDTH, HEIGHT = 1440, 900
 
 
 def text_of(loaded: Any, tokens: int) -> str:
@@ -55,7 +55,7 @@ def ours(loaded: Any, text: str, path: Path) -> None:
 
 def theirs(eager: Any, loaded: Any, text: str, libraries: Path, path: Path) -> None:
     """Run the eager model for its weights, and write the model view: every head at once, as our page shows them."""
-    from bertviz import model_view
+    from bertviz import model_view  # type: ignore[import-not-found, unused-ignore]
 
     encoded = encode(loaded, text)
     with torch.no_grad():
@@ -69,7 +69,7 @@ def theirs(eager: Any, loaded: Any, text: str, libraries: Path, path: Path) -> N
 
 def opened(browser: Browser, path: Path, ready: str) -> tuple[float | None, Page]:
     """Seconds from the address until everything is drawn; None where it was not within the limit."""
-    tab = browser.new_page(viewport=WINDOW)
+    tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
     start = time.perf_counter()
     try:
         tab.goto(path.as_uri(), timeout=GIVE_UP)
@@ -91,7 +91,7 @@ def main() -> None:
     from transformers import AutoModel
 
     loaded = models.load()
-    eager = AutoModel.from_pretrained(models.packaged(), attn_implementation="eager")
+    eager: Any = AutoModel.from_pretrained(models.packaged(), attn_implementation="eager")
     libraries = chosen.peer / "node_modules"
     chromium = next(found for name in ("chromium", "google-chrome") if (found := shutil.which(name)))
     print("| tokens | written in s, ours / BertViz | MB | everything drawn after s |")
@@ -102,7 +102,9 @@ def main() -> None:
         for tokens in chosen.tokens:
             text = text_of(loaded, tokens)
             cells: list[list[str]] = [[], [], []]
-            sides = [("ours.html", lambda path, text=text: ours(loaded, text, path), "html[data-heads=ready]")]
+            sides: list[tuple[str, Any, str]] = [
+                ("ours.html", lambda path, text=text: ours(loaded, text, path), "html[data-heads=ready]")
+            ]
             if tokens <= chosen.most:
                 # It draws in one go: when the browser answers again, everything is there.
                 sides.append(
