@@ -3,24 +3,30 @@
 The functions take plain `(b, h, q, d)` tensors; `hs.Head` has the same as methods.
 """
 
+from headscope.look.average import mean
 from headscope.look.functions import (
     concentration,
     entropy,
+    gradient_times_weights,
     heatmap,
     offsets,
     project,
     received,
     received_by_group,
     top,
+    weights,
 )
 
 __all__ = [
     "concentration",
     "entropy",
+    "gradient_times_weights",
     "heatmap",
+    "mean",
     "offsets",
     "project",
     "received",
     "received_by_group",
     "top",
+    "weights",
 ]

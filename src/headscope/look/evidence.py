@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 from torch import Tensor
 
 from headscope.attention.request import Request
@@ -17,6 +17,7 @@ from headscope.look.head import Head
 from headscope.look.kernels.diagonals import band_sums
 from headscope.look.kernels.stream import Ask, Seen, stream
 from headscope.look.sequences import Sequences
+from headscope.look.words import word_numbers
 
 # The largest distance of an offset that is measured.
 FAR = 16
@@ -161,7 +162,7 @@ def heaviest_pairs(head: Head, sequences: Sequences) -> list[Pair]:
     """The heaviest pairs of content that are neither neighbours nor of one word, each with its runner-up."""
     queries, keys = sequences.rows, sequences.keys
     content, asking = content_of(head.keys)[keys], content_of(head.queries)[queries]
-    word_q, word_k = words(head.queries)[queries], words(head.keys)[keys]
+    word_q, word_k = word_numbers(head.queries)[queries], word_numbers(head.keys)[keys]
     best, where = torch.zeros(len(queries), 2), torch.zeros(len(queries), 2, dtype=torch.int64)
     n = min(2, len(keys))
     for block, weights in blocks(head, sequences):
@@ -192,19 +193,6 @@ def content_of(axis: Axis) -> Bool[Tensor, " n"]:
     """The positions that are content: not special, and for tokens with a letter or a digit in them."""
     spoken = [axis.kind != "tokens" or any(letter.isalnum() for letter in label) for label in axis.labels]
     return torch.tensor(spoken, dtype=torch.bool) & ~torch.tensor(axis.special, dtype=torch.bool)
-
-
-@functools.lru_cache(64)
-def words(axis: Axis) -> Int64[Tensor, " n"]:
-    """A number for the word of every position: tokens that touch in the text, or continue with ##, are one word."""
-    numbers, number = [], -1
-    for i in range(axis.length):
-        before, here = (axis.spans[i - 1], axis.spans[i]) if axis.spans is not None and i else (None, None)
-        touches = before is not None and here is not None and before[1] == here[0] and here[0] < here[1]
-        if not (touches and i) and not (i and axis.kind == "tokens" and axis.labels[i].startswith("##")):
-            number += 1
-        numbers.append(number)
-    return torch.tensor(numbers, dtype=torch.int64)
 
 
 def blocks(head: Head, sequences: Sequences) -> Iterator[tuple[slice, Tensor]]:

@@ -70,7 +70,7 @@ class Patterns(tuple[Finding, ...]):
         return Patterns(finding for finding in self if finding.layer == layer and head in (None, finding.head))
 
     def __str__(self) -> str:
-        return "\n".join(finding.text for finding in self)
+        return "\n".join(finding.text for finding in self) or "no findings"
 
     def __repr__(self) -> str:
         return f"Patterns({len(self)} findings)\n{self}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +16,7 @@ from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.runs import Runs
 from headscope.attention.request import Request
 from headscope.errors import LookError, ShapeError
+from headscope.look import own_weights, words
 from headscope.look.axis import Axis
 from headscope.look.kernels import gather
 from headscope.look.looks import Looks
@@ -84,6 +87,34 @@ class Head(Looks):
                 )
         self.queries, self.keys = queries, keys
         self._lse = lse
+
+    @classmethod
+    def from_weights(
+        cls,
+        P: Any,
+        *,
+        queries: Axis | None = None,
+        keys: Axis | None = None,
+        sinks: bool = False,
+    ) -> Head:
+        """A matrix of weights as a head, for every look, page and figure: of another library, or a mean.
+
+        Args:
+            P: one head's weights, `(q, k)`: a tensor, or anything that `torch.as_tensor` takes.
+            queries, keys: what the positions are; plain positions unless given.
+            sinks: rows may sum to less than 1; the rest went to a sink that is not among the keys.
+
+        Raises:
+            LookError: P is not a matrix, or a row is not one of weights: 0 or more, and 1 (or 0) in sum.
+
+        Example:
+            >>> head = Head.from_weights(torch.tensor([[1.0, 0.0], [0.25, 0.75]]))
+            >>> [round(w, 2) for w in head.row(1).tolist()]
+            [0.25, 0.75]
+        """
+        P = own_weights.checked(P, sinks=sinks)
+        q, k = P.new_zeros(len(P), 1), P.new_zeros(P.shape[1], 1)
+        return cls(q, k, **own_weights.scoring_of(P, sinks=sinks)._asdict(), queries=queries, keys=keys)
 
     def __repr__(self) -> str:
         return f"Head({len(self.q)} {self.queries.kind} x {len(self.k)} {self.keys.kind}, d={self.q.shape[1]})"
@@ -183,3 +214,27 @@ class Head(Looks):
         q, k = self._wide
         with torch.no_grad():
             return self._scoring.values(q, k, self.v.detach().to(q.dtype)[None, None])[0, 0]
+
+    def words(self, numbers: Sequence[int] | None = None) -> Head:
+        """The head between words instead of pieces of words: weights are summed over keys and averaged over queries.
+
+        Words are what touches in the text, or what the marks of the tokenizer join: WordPiece (##), byte-level BPE (Ġ),
+        SentencePiece (▁) and others. Special tokens and punctuation stand alone, padding is left out.
+
+        Memory: words x words, as a whole.
+
+        Args:
+            numbers: for each key the number of its word, where nothing else says it.
+
+        Raises:
+            LookError: nothing says which tokens make a word, or there is not one number for each key.
+
+        Source: Clark et al. 2019, §4.1.
+
+        Example:
+            >>> axis = Axis.tokens(["snow", "##ball", "melts"])
+            >>> Head(torch.zeros(3, 2), torch.zeros(3, 2), queries=axis).words().keys.labels
+            ('snowball', 'melts')
+        """
+        P, queries, keys = words.between_words(self, numbers)
+        return Head.from_weights(P, queries=queries, keys=keys, sinks=self.sinks is not None)

@@ -186,7 +186,7 @@ def measures(request: Request, queries: Axis, keys: Axis, sequences: Sequences |
     """For each measure its mean over the queries for every head, as sums that can be added up.
 
     Padding is left out, and "previous", "next" and "first" are those of each sequence. A measure that means nothing
-    here (an offset between two texts, copies of patches) is left out as well.
+    here (an offset between two texts, copies of patches) is left out as well, and all are where no query counts.
 
     Args:
         request: one batch item, all heads of a layer.
@@ -194,6 +194,8 @@ def measures(request: Request, queries: Axis, keys: Axis, sequences: Sequences |
     """
     if sequences is None:
         sequences = sequences_of(request.runs(), queries, keys)
+    if not len(sequences.rows):
+        return {}
     with torch.no_grad():
         content = Content(request, queries, keys, sequences)
         found = {name: measure.of(content) for name, measure in MEASURES.items()}

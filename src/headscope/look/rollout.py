@@ -11,6 +11,7 @@ from torch import Tensor
 from headscope.attention.request import Request
 from headscope.errors import LookError
 from headscope.look.kernels.stream import Ask, stream
+from headscope.look.kernels.tiles import wide
 from headscope.look.positions import Positions, positions
 
 
@@ -22,13 +23,13 @@ def rollout(layers: Sequence[Request], chosen: Positions = None) -> Float[Tensor
 
     Args:
         layers: the attention calls of one batch item, first layer first: self-attention over the same positions.
-        chosen: positions of the last layer; all of them unless given.
+        chosen: positions of the last layer; all of them unless chosen.
 
     Shapes:
         returns `(chosen, positions)`; each row sums to 1 where every query sees something.
 
     Raises:
-        LookError: no layers, a layer that is no self-attention of one item, or a position that does not exist.
+        LookError: no layers, a layer that is not self-attention of one item, or a position that does not exist.
 
     Source: Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers".
 
@@ -48,7 +49,7 @@ def rollout(layers: Sequence[Request], chosen: Positions = None) -> Float[Tensor
                 f"{layer.k.shape[2]} keys; give the layers of self-attention of one item, all over {count} positions."
             )
     rows = positions("position", chosen, count)
-    found = torch.zeros(len(rows), count, device=layers[0].q.device)
+    found = wide(layers[0].q[:0]).new_zeros(len(rows), count)
     found[torch.arange(len(rows)), rows] = 1.0
     for layer in reversed(layers):
         mixed = stream(layer, Ask(mix=found)).mixed

@@ -35,6 +35,9 @@ LEAST = (
 class Table(Sequence[Row]):
     """Rows with the same columns; `layer` and `head` are whole numbers, the others measures.
 
+    Attributes:
+        notes: lines that are printed below the table: what is not in it, and why.
+
     Example:
         >>> table = Table([{"layer": 0, "head": 0, "entropy": 2.5}, {"layer": 0, "head": 1, "entropy": 0.25}])
         >>> print(table.sort("entropy"))
@@ -43,9 +46,10 @@ class Table(Sequence[Row]):
             0     0    2.500
     """
 
-    def __init__(self, rows: Sequence[Row], by: str | None = None) -> None:
+    def __init__(self, rows: Sequence[Row], by: str | None = None, notes: Sequence[str] = ()) -> None:
         self.rows = list(rows)
         self.by = by  # the column of the last sort: it is never left out
+        self.notes = tuple(notes)
         self.columns = list(self.rows[0]) if self.rows else ["layer", "head"]
 
     def __len__(self) -> int:
@@ -56,7 +60,7 @@ class Table(Sequence[Row]):
     @overload
     def __getitem__(self, which: slice) -> Table: ...
     def __getitem__(self, which: int | slice) -> Row | Table:
-        return Table(self.rows[which], self.by) if isinstance(which, slice) else self.rows[which]
+        return Table(self.rows[which], self.by, self.notes) if isinstance(which, slice) else self.rows[which]
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -70,11 +74,11 @@ class Table(Sequence[Row]):
         self._check(by)
         there = [row for row in self.rows if not math.isnan(row[by])]
         missing = [row for row in self.rows if math.isnan(row[by])]
-        return Table(sorted(there, key=lambda row: row[by], reverse=descending) + missing, by)
+        return Table(sorted(there, key=lambda row: row[by], reverse=descending) + missing, by, self.notes)
 
     def filter(self, keep: Callable[[Row], bool]) -> Table:
         """The rows for which `keep` is true, as in `table.filter(lambda row: row["previous"] > 0.4)`."""
-        return Table([row for row in self.rows if keep(row)], self.by)
+        return Table([row for row in self.rows if keep(row)], self.by, self.notes)
 
     def column(self, name: str) -> list[float | int]:
         """The values of one column.
@@ -93,7 +97,7 @@ class Table(Sequence[Row]):
         cells = [self.columns, *([text(row[name]) for name in self.columns] for row in self.rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(self.columns))]
         lines = ("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
-        return "\n".join(lines)
+        return "\n".join((*lines, *self.notes))
 
     def __repr__(self) -> str:
         return f"Table({len(self)} heads: {', '.join(self.columns)})"
@@ -118,6 +122,8 @@ class Table(Sequence[Row]):
         yield printed
         if missing := [name for name in self.columns if name not in shown]:
             yield Text(f"left out, for the width: {', '.join(missing)}", style="dim")
+        if self.notes:
+            yield Text("\n".join(self.notes), style="dim")
 
     def to_pandas(self) -> Any:
         """A `pandas.DataFrame`.

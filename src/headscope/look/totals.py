@@ -19,8 +19,9 @@ class Totals:
 
     Example:
         >>> import torch
+        >>> from headscope.look.measures import Mean
         >>> totals = Totals()
-        >>> totals.add(0, [0, 1], {"entropy": (torch.tensor([1.0, 3.0]), 2.0)})
+        >>> totals.add(0, [0, 1], {"entropy": Mean(torch.tensor([1.0, 3.0]), 2.0)})
         >>> [row["entropy"] for row in totals.table()]
         [0.5, 1.5]
     """

@@ -12,27 +12,23 @@ from torch import Tensor, nn
 from headscope.characters import sentence
 from headscope.errors import LookError, RecordingError
 from headscope.look.axis import Axis
-from headscope.look.findings import Patterns, patterns
 from headscope.look.head import Head
-from headscope.look.positions import Positions
-from headscope.look.rollout import rollout
-from headscope.look.table import Table
 from headscope.recording.axes.tokens import Side, Spans, label
 from headscope.recording.folder import reader, writer
-from headscope.recording.head_table import totals_of
 from headscope.recording.layer import Layer
 from headscope.recording.output_projection import output_projection
 from headscope.recording.ranks.gather import Part, gathered, whole
 from headscope.recording.ranks.share import Rank
+from headscope.recording.recording_looks import RecordingLooks, among
 from headscope.recording.unseen import Missed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-__all__ = ["Layer", "Recording", "load"]
+__all__ = ["Layer", "Recording", "among", "load"]
 
 
-class Recording:
+class Recording(RecordingLooks):
     """The heads of a model, as they were in the forward passes of a block.
 
     `recording[layer, head]` is the `Head` of the first batch item, `recording[layer, head, item]` of another one. The
@@ -50,18 +46,20 @@ class Recording:
         self.layers = layers if not isinstance(layers, tuple) else list(layers)
         self.model = model
         self.rank = rank
-        self.missed: tuple[Missed, ...] = ()
-        self._patterns: tuple[list[object], Patterns] | None = None
+        self.missed: Sequence[Missed] = ()
 
     def __repr__(self) -> str:
         heads = sum(len(layer.head_numbers) for layer in self.layers)
         part = "" if self.rank is None else f", {self.rank}"
-        return f"Recording({sentence(self.model) or 'a model'}: {len(self.layers)} layers, {heads} heads{part})"
+        missed = f", {len(self.missed)} attention modules missed" if self.missed else ""
+        return f"Recording({sentence(self.model) or 'a model'}: {len(self.layers)} layers, {heads} heads{missed}{part})"
 
     def __getitem__(self, which: tuple[int, int] | tuple[int, int, int]) -> Head:
         number, head, item = (*which, 0) if len(which) == 2 else which
         layer = self.layers[self._position(number)]
         row = among(f"recording: head {head} of layer {number}", head, layer.head_numbers)
+        if not layer.items:
+            raise LookError(f"recording: layer {number} is empty: it was recorded with a batch of 0 items.")
         if not -layer.items <= item < layer.items:
             raise LookError(
                 f"recording: item {item} does not exist in layer {number}; there are {layer.items}, from 0 to "
@@ -72,18 +70,8 @@ class Recording:
     def __iter__(self) -> Iterator[tuple[int, int, Head]]:
         """Every head of the first batch item, with its layer and head number."""
         for number, layer in zip(self.numbers, self.layers, strict=True):
-            for row, head in enumerate(layer.head_numbers):
+            for row, head in enumerate(layer.head_numbers if layer.items else ()):
                 yield number, head, layer.head(row)
-
-    @property
-    def numbers(self) -> list[int]:
-        """The number of each layer: the model's, unless a module was called more than once; then positions."""
-        numbers = [layer.number for layer in self.layers]
-        distinct = len(set(numbers)) == len(numbers) and min(numbers, default=0) >= 0
-        return numbers if distinct else list(range(len(numbers)))
-
-    def _position(self, number: int) -> int:
-        return among(f"recording: layer {number}", number, self.numbers)
 
     @property
     def axes(self) -> list[tuple[Axis, Axis]]:
@@ -133,35 +121,6 @@ class Recording:
         label(self.layers, texts, ids=ids, spans=spans, special=special, tokenizer=tokenizer, item=item, side=side)
         return self
 
-    def heads(self) -> Table:
-        """One row for each head with the mean of every measure over all batch items; prints, sorts and filters.
-
-        The columns are those of `headscope.look.measures.MEASURES`, as far as they mean something here.
-
-        Example:
-            >>> import torch, headscope as hs
-            >>> layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
-            >>> with hs.record(layer) as recording:
-            ...     _ = layer(torch.ones(1, 4, 8))
-            >>> print(recording.heads()[:1])
-            layer  head  entropy  concentration  confidence  previous   self   next  first
-                0     0    1.386          0.250       0.250     0.250  0.250  0.250  0.250
-        """
-        return totals_of(zip(self.numbers, self.layers, strict=True)).table()
-
-    def rollout(self, chosen: Positions = None, *, item: int = 0) -> Tensor:
-        """For chosen positions of the last layer, where what is there came from in the input: `(chosen, positions)`.
-
-        Only the layers of self-attention over as many positions as the last one has count: of an encoder-decoder model
-        those of the decoder. See `headscope.look.rollout`.
-
-        Raises:
-            LookError: no layer of self-attention was recorded, or a position that does not exist.
-        """
-        layers = [layer for layer in self.layers if layer.kind == "self"]
-        last = [layer for layer in layers if layer.q.shape[2] == layer.k.shape[2] == layers[-1].k.shape[2]]
-        return rollout([layer.request(item) for layer in last], chosen)
-
     def output_projection(self, model: nn.Module, layer: int, head: int) -> Float[Tensor, "e m"]:
         """W_O of a head: the rows of its layer's output projection, found in the model that was recorded.
 
@@ -180,14 +139,6 @@ class Recording:
             torch.Size([4, 4])
         """
         return output_projection(model, self.layers[self._position(layer)], head)
-
-    def patterns(self) -> Patterns:
-        """What each head of the first batch item does, in plain words, with evidence; the most telling first."""
-        # The terminal, a page and a figure ask one after the other. What is found depends on the layers and the axes.
-        about = [part for layer in self.layers for part in (layer, *layer.queries[:1], *layer.keys[:1])]
-        if self._patterns is None or list(map(id, self._patterns[0])) != list(map(id, about)):
-            self._patterns = about, patterns(self)
-        return self._patterns[1]
 
     def gather(self) -> Recording:
         """The one recording that the parts of all ranks make: call it on every rank, and each gets the whole.
@@ -242,22 +193,3 @@ def together(paths: Sequence[Path], what: str) -> Recording:
         )
     parts = [Part(str(path), rank, layers) for path, layers, _, rank in opened if rank is not None]
     return Recording(whole(parts, what), opened[0][2])
-
-
-def among(what: str, number: int, numbers: Sequence[int]) -> int:
-    """The position of a number among those that were recorded; negative ones count from the end.
-
-    Raises:
-        LookError: it is not there.
-    """
-    if number < 0 and -len(numbers) <= number:
-        return len(numbers) + number
-    if number in numbers:
-        return list(numbers).index(number)
-    whole = list(numbers) == list(range(len(numbers)))
-    there = (
-        f"there are {len(numbers)}, from 0 to {len(numbers) - 1}"
-        if whole
-        else f"recorded were {', '.join(map(str, numbers))}"
-    )
-    raise LookError(f"{what} does not exist; {there}.")

@@ -61,10 +61,26 @@ def label(
         )
     for layer, name, _ in fitting:
         axes = list(getattr(layer, name))
-        named = axis if axes[item].length == axis.length else axis.select(layer.rows or ())
-        # What the model's input mask hid stays known when the positions get other words.
-        axes[item] = named if named.padding is not None else replace(named, padding=axes[item].padding)
+        axes[item] = renamed(axes[item], axis, layer.rows or ())
         setattr(layer, name, axes)
+
+
+def renamed(old: Axis, new: Axis, rows: Sequence[int]) -> Axis:
+    """What the positions of an axis are now: all of them, those that were selected, or one segment."""
+    if old.length != new.length and (place := segment_of(old, new.length)) is not None:
+        parts = list(old.parts or ())
+        parts[place] = parts[place][0], renamed(parts[place][1], new, ())
+        return Axis.of_parts(tuple(parts))
+    named = new if old.length == new.length else new.select(rows)
+    # What the model's input mask hid stays known when the positions get other words.
+    kept = named.padding is not None or named.parts is not None
+    return named if kept else replace(named, padding=old.padding)
+
+
+def segment_of(axis: Axis, length: int) -> int | None:
+    """Which segment of an axis has that many positions; None where not exactly one has."""
+    fitting = [place for place, (_, part) in enumerate(axis.parts or ()) if part.length == length]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def made(
@@ -134,11 +150,13 @@ def sides(layer: Layer, paired: bool) -> tuple[Side | None, Side | None]:
 def positions(layer: Layer, name: str, item: int) -> int:
     """How many positions an axis has; for selected queries all that the model had, as far as is known."""
     axis: Axis = getattr(layer, name)[item]
-    if name == "queries" and layer.rows is not None and layer.kind == "self":
+    if name == "queries" and layer.rows is not None and layer.kind != "cross":
         return layer.keys[item].length
     return axis.length
 
 
 def fits(layer: Layer, name: str, item: int, length: int) -> bool:
-    """Whether an axis of that item exists and has, or was selected from, that many positions."""
-    return item < layer.items and positions(layer, name, item) == length
+    """Whether an axis of that item has, was selected from, or has one segment of, that many positions."""
+    if item >= layer.items:
+        return False
+    return positions(layer, name, item) == length or segment_of(getattr(layer, name)[item], length) is not None
