@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int64
@@ -13,9 +12,7 @@ from torch import Tensor
 
 from headscope.errors import LookError
 from headscope.look.axis import Axis
-
-if TYPE_CHECKING:
-    from headscope.look.head import Head
+from headscope.look.looks import Looks
 
 # Marks of tokenizers: a piece that goes on with a word (WordPiece), one that begins a word (byte-level BPE,
 # SentencePiece), one that ends a word (CLIP, GPT), one that does not (BPE of subword-nmt).
@@ -99,7 +96,7 @@ def without_punctuation(axis: Axis, numbers: Tensor) -> Tensor:
     return torch.tensor(begins, dtype=torch.int64).cumsum(0) - 1
 
 
-def between_words(head: Head, numbers: Sequence[int] | None) -> tuple[Tensor, Axis, Axis]:
+def between_words(head: Looks, numbers: Sequence[int] | None) -> tuple[Tensor, Axis, Axis]:
     """The weights from word to word, and what the words are: sums over keys, means over queries; padding left out.
 
     Raises:
