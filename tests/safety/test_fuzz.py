@@ -75,6 +75,7 @@ def test_a_sample_of_mutations(seed):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @settings(max_examples=2000, suppress_health_check=CHECKS)
 @given(st.integers(0, 2**32))
 def test_two_thousand_mutations(seed):
