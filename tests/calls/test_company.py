@@ -88,7 +88,7 @@ def test_interleaved_tasks(name):
     model, found = build(name), {}
 
     async def run(own: int, before: int, after: int) -> None:
-        with hs.record(model) as recording, torch.no_grad():
+        with hs.record(model) as recording:
             for _ in range(before):
                 await asyncio.sleep(0)
             model(x(own, 3))
