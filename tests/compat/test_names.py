@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,3 +58,9 @@ def test_a_name_is_only_looked_for_where_its_module_is_loaded_already():
 def test_versions_of_what_is_not_installed():
     assert names.version("torch") == torch.__version__
     assert names.version("no-such-library") == "(not installed)"
+
+
+def test_the_page_of_versions_lists_every_name_and_what_was_tested():
+    page = (Path(__file__).parents[2] / "docs" / "versions.md").read_text(encoding="utf-8")
+    assert [name.name for name in declared() if f"| `{name.name}` | {name.use} | {name.without} |" not in page] == []
+    assert all(f" {version} |" in page for versions in names.TESTED.values() for version in versions)
