@@ -1,5 +1,5 @@
-"""`attn_implementation="headscope"`: transformers models that run on `hs.attend`, with runs of keys in place of dense "
-"masks."""
+"""`attn_implementation="headscope"`: transformers models that run on `hs.attend`, with runs of keys in place of dense
+masks."""
 
 from __future__ import annotations
 

@@ -35,8 +35,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def file_name(position: int) -> str:
-    """The file of a layer. Names are made from positions, so nothing that stands in a file can lead out of the "
-    "folder."""
+    """The file of a layer. Its name is made from a position: nothing in a file can lead out of the folder."""
     return f"layer-{position:05}.safetensors"
 
 
