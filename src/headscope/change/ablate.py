@@ -25,7 +25,7 @@ def ablate(model: nn.Module | object, heads: Heads, how: str | Recording = "zero
 
     Raises:
         LookError: a head or a layer that does not exist; no heads; `how` means nothing.
-        ModelError: `model` is no module.
+        ModelError: `model` is not a torch.nn.Module.
 
     Source: Michel et al. 2019; Voita et al. 2019; mean ablation as in Wang et al. 2022.
 

@@ -28,7 +28,7 @@ def importance(model: nn.Module | object, loss: Loss | Iterable[Loss]) -> Float[
 
     Raises:
         LookError: there is no loss, the loss is no single number, or it does not depend on any head.
-        ModelError: `model` is no module.
+        ModelError: `model` is not a torch.nn.Module.
 
     Source: Michel et al. 2019, "Are Sixteen Heads Really Better than One?".
 

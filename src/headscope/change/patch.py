@@ -19,14 +19,14 @@ def patch(model: nn.Module | object, recording: Recording, heads: Heads, what: s
     Args:
         recording: of the same model on another input, with as many positions.
         heads: pairs (layer, head).
-        what: "output" takes what the head handed on there; "weights" its attention weights, which are then applied to
+        what: "output" takes the head's output there; "weights" its attention weights, which are then applied to
             the model's own values: where it looked, but at what is here now.
 
     A recording of one item is used for every item of a batch; else there must be as many of both.
 
     Raises:
         LookError: a head, layer or item that does not exist; other sizes; no values recorded; `what` means nothing.
-        ModelError: `model` is no module.
+        ModelError: `model` is not a torch.nn.Module.
 
     Source: activation patching, Vig et al. 2020; Meng et al. 2022.
 

@@ -53,12 +53,12 @@ def rows_of_csv(path: Path, encoding: str | None, fail: Fail, delimiter: str) ->
     """The rows of a table with a header; one whose header has semicolons or tabs alone is cut at these."""
     number = 0
 
-    def told() -> Iterator[str]:
+    def decoded() -> Iterator[str]:
         nonlocal number
         for number, line in lines(path, encoding, fail):  # noqa: B007
             yield line
 
-    source = told()
+    source = decoded()
     first = next((line for line in source if line.strip()), "")
     for other in (";", "\t"):
         if delimiter == "," and delimiter not in first and other in first:

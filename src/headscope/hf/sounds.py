@@ -11,7 +11,7 @@ from torch import nn
 from headscope.look.axis import Axis
 
 # Samples in a second, and seconds between two columns of a log-mel spectrogram: what the feature extractors of
-# transformers make unless told otherwise.
+# transformers make by default.
 RATE, HOP = 16_000, 0.01
 # Filters of a spectrogram of which every column holds two of them, one after the other (W2V-BERT, Seamless).
 STACKED = 160

@@ -21,9 +21,9 @@ REST = 0.7
 COPY, COPIES = 0.3, 3
 # Share of the entropy of equal weights from which a head is broad.
 BROAD = 0.95
-# Stability of the rows from which their columns are told, and the mean weight that the heaviest column must have.
+# Stability of the rows from which their columns are named, and the mean weight that the heaviest column must have.
 STABLE, COLUMN = 0.8, 0.3
-# Weight from which a single pair of tokens is told.
+# Weight from which a single pair of tokens is named.
 PAIR = 0.3
 # Queries up to which a pair counts in full; in longer texts it speaks of a smaller and smaller part.
 SHORT = 40
@@ -93,8 +93,8 @@ def patterns(heads: Iterable[tuple[int, int, Head]]) -> Patterns:
     | columns              | all rows alike (stability) on a key of content, mean weight 0.3 there  | 0.8       |
     | pair                 | weight of one query of content on one key of content; two for a head   | 0.3       |
 
-    Content is what is neither special nor punctuation. A pair is told when the two are neither neighbours nor pieces of
-    one word; its runner-up is the next key that could have been told in its place.
+    Content is what is neither special nor punctuation. A pair is named when they are neither neighbours nor pieces of
+    one word; its runner-up is the next key that could have been named in its place.
 
     A finding's score is its evidence minus the mean of the same measure over the other heads, so what only one head
     does comes before what they all do. For a single head it is the evidence minus what equal weights would give. That
@@ -225,15 +225,15 @@ def columns(evidence: Evidence, others: list[Evidence]) -> Iterator[Finding]:
 
 def pairs(group: list[Evidence]) -> Iterator[Finding]:
     """The heaviest pairs of content of heads that can be compared."""
-    told = [(evidence, pair) for evidence in group for pair in evidence.pairs if pair.weight >= PAIR]
-    if not told:
+    named = [(evidence, pair) for evidence in group for pair in evidence.pairs if pair.weight >= PAIR]
+    if not named:
         return
     # Each head is asked once for all the pairs, or a model of many heads would be asked heads x heads times.
-    queries, keys = (sorted(set(places)) for places in zip(*((pair.query, pair.key) for _, pair in told), strict=True))
+    queries, keys = (sorted(set(places)) for places in zip(*((pair.query, pair.key) for _, pair in named), strict=True))
     total = torch.zeros(len(queries), len(keys), dtype=torch.float64)
     for evidence in group:
         total += evidence.head.weights(queries, keys).cpu()
-    for evidence, pair in told:
+    for evidence, pair in named:
         head = evidence.head
         everyone = float(total[queries.index(pair.query), keys.index(pair.key)])
         rivals = [(everyone - pair.weight) / (len(group) - 1)] if len(group) > 1 else []

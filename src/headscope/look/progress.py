@@ -12,7 +12,7 @@ AFTER = 1.0
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Give a function that is told how much more is done; nothing shows in the first second, or without a terminal."""
+    """Give a function that takes how much more is done; nothing shows in the first second, or without a terminal."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return

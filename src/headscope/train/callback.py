@@ -17,7 +17,7 @@ class Watching(Protocol):
     def reached(self, step: int, *, last: bool) -> None:
         """A step is done."""
 
-    def told(self, loss: float) -> None:
+    def add_loss(self, loss: float) -> None:
         """A loss is known."""
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class WatchCallback(TrainerCallback):
     ) -> None:
         """The Trainer's loss, for the next rows and for the curve."""
         if logs is not None and "loss" in logs:
-            self.watch.told(float(logs["loss"]))
+            self.watch.add_loss(float(logs["loss"]))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -4,7 +4,7 @@
 FOLDER/step-000500/
   model.safetensors        the weights and buffers
   state.safetensors        the tensors of the optimizer, and the states of the random number generators
-  checkpoint.json          the step, all that is no tensor, and a digest of each file; written last
+  checkpoint.json          the step, all that is not a tensor, and a digest of each file; written last
 ```
 
 A checkpoint is written beside its place and moved there when it is complete, so that a process that is killed while it

@@ -89,7 +89,7 @@ def finetune(settings: Settings, say: Callable[[str], None] = lambda line: None)
         say: takes lines about how it goes.
 
     Raises:
-        TrainingError: data or a folder that cannot be used, a loss that is no number, a full disk.
+        TrainingError: data or a folder that cannot be used, a loss that is not finite, a full disk.
         ModelError: a model that cannot be loaded, or not for this task.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -221,7 +221,7 @@ def trainer_of(
 
 
 def arguments_of(settings: Settings, count: int) -> TrainingArguments:
-    """What the Trainer is told, for so many examples to train with."""
+    """The settings of the Trainer, for so many examples to train with."""
     import torch
     from transformers import TrainingArguments
 

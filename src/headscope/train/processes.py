@@ -26,9 +26,9 @@ def agreed(model: nn.Module, value: Any) -> Any:
     """What the first process says, where a model only runs on all at once: they must look at the same steps."""
     if not is_spread(model):
         return value
-    told = [value]
-    dist.broadcast_object_list(told, src=0)
-    return told[0]
+    shared = [value]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]
 
 
 def whole(recording: Recording) -> Recording:

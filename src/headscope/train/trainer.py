@@ -1,4 +1,4 @@
-"""The transformers `Trainer` with our checkpoints, an order that resumes, and a stop at a loss that is no number."""
+"""The transformers `Trainer` with our checkpoints, an order that resumes, and a stop at a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ REPLACED = (
 
 
 class Finetuner(Trainer):
-    """A `Trainer` whose checkpoints are safetensors and JSON, and that stops at the first loss that is no number.
+    """A `Trainer` whose checkpoints are safetensors and JSON, and that stops at the first loss that is not finite.
 
     Args:
         checkpoints: the folder of the checkpoints.
@@ -121,7 +121,7 @@ class Finetuner(Trainer):
         """One step, as the Trainer does it.
 
         Raises:
-            TrainingError: the loss is no number.
+            TrainingError: the loss is not finite.
         """
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):

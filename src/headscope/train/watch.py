@@ -57,7 +57,7 @@ class Watch:
 
     Raises:
         TrainingError: arguments that mean nothing, a folder that holds something else, a watch that was closed.
-        ModelError: `model` is no module.
+        ModelError: `model` is not a torch.nn.Module.
         NothingRecorded: the probe ran and no attention was seen.
 
     Example:
@@ -172,7 +172,7 @@ class Watch:
         if step % self.every == 0 or step in self.kept.steps() or last:
             self.look()
 
-    def told(self, loss: float) -> None:
+    def add_loss(self, loss: float) -> None:
         """Say a loss between two looks: a point of the curve, and what the next rows say."""
         self._open()
         self._loss = loss
@@ -206,7 +206,7 @@ class Watch:
 
     @property
     def table(self) -> Table:
-        """Every row so far: step, layer, head, the measures of `recording.heads()`, and the loss where it was told."""
+        """Every row so far: step, layer, head, the measures of `recording.heads()`, and the loss where it was added."""
         return table_of(self._rows)
 
     @property

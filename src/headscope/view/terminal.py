@@ -49,8 +49,8 @@ class Encodable:
             yield segment._replace(text=text)
 
 
-def view(subject: Subject, start: Start, *, title: str = "", told: int = 8) -> Encodable:
-    """All that a terminal shows of a recording or a head, ready to be printed by rich; `told` findings at most."""
+def view(subject: Subject, start: Start, *, title: str = "", most: int = 8) -> Encodable:
+    """All that a terminal shows of a recording or a head, ready to be printed by rich; `most` findings."""
     layer = subject.layers[start.layer]
     parts: list[RenderableType] = [Text(sentence(title), style=STRONG), Text()] if title else []
     name = "One head"
@@ -59,20 +59,20 @@ def view(subject: Subject, start: Start, *, title: str = "", told: int = 8) -> E
         name = f"Layer {subject.recording.numbers[start.layer]} head {layer.head_numbers[start.head]}"
     parts += [Text.assemble((name, STRONG), ("  queries down, keys along", FAINT)), Map(layer.head(start.head))]
     if subject.findings:
-        parts += [Text(), Text("Findings", style=STRONG), *findings(subject, told)]
+        parts += [Text(), Text("Findings", style=STRONG), *findings(subject, most)]
     if subject.missed:
         parts += [Text(), Text("Not recorded, though they looked like attention", style=STRONG)]
         parts += [Text(sentence(f"{path} ({name}): {reason}")) for path, name, reason in subject.missed]
     return Encodable(Group(*parts))
 
 
-def findings(subject: Subject, told: int) -> Iterator[RenderableType]:
+def findings(subject: Subject, most: int) -> Iterator[RenderableType]:
     """The most informative findings, and how many more there are."""
-    for finding in subject.findings[:told]:
+    for finding in subject.findings[:most]:
         yield Text(sentence(finding.text))
-    if len(subject.findings) > told:
+    if len(subject.findings) > most:
         yield Text(
-            f"and {len(subject.findings) - told} more; the page (hs.page, headscope view) has a line for every head",
+            f"and {len(subject.findings) - most} more; the page (hs.page, headscope view) has a line for every head",
             style=FAINT,
         )
 

@@ -65,7 +65,7 @@ class Given:
 
 @dataclass
 class Place:
-    """Where a call was heard: what the modules around it were given, innermost first, and what was given before."""
+    """Where a call was captured: the inputs of the modules around it, innermost first, and how many came before."""
 
     side: Side | None
     given: list[Given]

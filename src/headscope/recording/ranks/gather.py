@@ -235,20 +235,20 @@ def side_by_side(given: Sequence[Tensor], axis: int, counts: Sequence[int]) -> T
 
 def gathered(layers: Sequence[Layer], rank: Rank) -> list[Layer]:
     """One recording from the parts of all ranks of the running process group, on every one of them."""
-    told: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(told, (rank, [without_tensors(layer) for layer in layers]))
+    outlines: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(outlines, (rank, [without_tensors(layer) for layer in layers]))
     # Everybody checks the same things, so that an error is raised by all and nobody waits for the others.
-    whole([Part(str(number), number, few) for number, few in told], "recording.gather")
-    most = max(len(few) for _, few in told)
-    columns: list[list[Layer]] = [[] for _ in told]
+    whole([Part(str(number), number, few) for number, few in outlines], "recording.gather")
+    most = max(len(few) for _, few in outlines)
+    columns: list[list[Layer]] = [[] for _ in outlines]
     for position in range(most):
         mine = plain_layer(layers[position]) if position < len(layers) else None
-        all_of: list[Any] = [None] * len(told)
+        all_of: list[Any] = [None] * len(outlines)
         dist.all_gather_object(all_of, mine)
         for column, layer in zip(columns, all_of, strict=True):
             if layer is not None:
                 column.append(layer)
-    parts = [Part(str(number), number, column) for (number, _), column in zip(told, columns, strict=True)]
+    parts = [Part(str(number), number, column) for (number, _), column in zip(outlines, columns, strict=True)]
     return [plain_layer(layer) for layer in whole(parts, "recording.gather")]
 
 

@@ -1,8 +1,8 @@
 """The part of a recording that one process of several has, and the whole that the parts make.
 
-Where a model is cut over processes by its heads (tensor parallelism), each hears its own heads of every layer, under
-the model's numbers. Where processes run whole models on batches of their own (FSDP, data parallelism), each hears its
-own batch items. Where both, both.
+Where a model is cut over processes by its heads (tensor parallelism), each captures its own heads of every layer, under
+the model's numbers. Where processes run whole models on batches of their own (FSDP, data parallelism), each captures
+its own batch items. Where both, both.
 """
 
 from __future__ import annotations
