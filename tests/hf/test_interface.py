@@ -242,3 +242,22 @@ def test_without_a_mask_a_bias_is_cut_to_the_keys_that_are_there():
     mask = bias[..., :5].masked_fill(hidden, -torch.inf)
     want = torch.nn.functional.scaled_dot_product_attention(q, k[:, :, :5], v[:, :, :5], mask)
     torch.testing.assert_close(found, want.transpose(1, 2))
+
+
+def test_a_learned_bias_that_is_zero_has_a_gradient():
+    """BEiT's table of relative positions begins as zeros."""
+    import transformers as hf
+
+    config = hf.BeitConfig(
+        hidden_size=20, num_hidden_layers=1, num_attention_heads=5, intermediate_size=23, image_size=16, patch_size=4,
+        use_relative_position_bias=True,
+    )  # fmt: skip
+    pixels, found = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)), {}
+    for how in ("sdpa", "headscope"):
+        torch.manual_seed(0)
+        model = hf.BeitModel._from_config(config, attn_implementation=how)
+        model(pixels).last_hidden_state.pow(3).sum().backward()
+        found[how] = [p.grad for name, p in model.named_parameters() if "bias_table" in name]
+    assert found["sdpa"]
+    for mine, theirs in zip(found["headscope"], found["sdpa"], strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-3)

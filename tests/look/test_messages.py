@@ -31,3 +31,11 @@ def test_a_position_that_is_not_there():
 def test_values_of_a_head_without_any():
     with pytest.raises(LookError, match="values: this head was recorded without its values; record with values=True"):
         hs.Head(torch.zeros(4, 2), torch.zeros(5, 2)).values()
+
+
+@pytest.mark.parametrize("name", ["entropy", "concentration", "received", "top", "offsets"])
+def test_errors_name_the_look(name):
+    q, k = torch.zeros(1, 5, 3, 4), torch.zeros(1, 2, 3, 4)
+    more = {"top": (1,), "offsets": (1,)}.get(name, ())
+    with pytest.raises(ShapeError, match=rf"look\.{name}: k has 2 heads and q has 5"):
+        getattr(hs.look, name)(q, k, *more)

@@ -113,10 +113,9 @@ def from_tensor(tensor: Tensor, keys: int) -> tuple[Mask | None, Bias | None]:
         )
     meaning: Meaning = _read(tensor)
     given = None if meaning.runs is None else Given(meaning.runs, keys)
-    if meaning.bias is None:
-        return given, None
     if not tensor.requires_grad:
-        return given, dense_bias(meaning.bias)
+        return given, None if meaning.bias is None else dense_bias(meaning.bias)
+    # Also where it is 0 everywhere now: a learned bias begins so, and has a gradient.
     seen = None if given is None else given.runs(tensor.shape[-2], keys).block(slice(0, tensor.shape[-2]), 0, keys)
     return given, dense_bias(tensor if seen is None else tensor.masked_fill(~seen, 0.0))
 

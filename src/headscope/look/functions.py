@@ -39,7 +39,7 @@ def entropy(
         >>> hs.look.entropy(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 4, 8)).exp().flatten().tolist()
         [4.0..., 4.0...]
     """
-    return statistics.entropy(Scoring(mask, bias, scale, softcap, sinks).request(q, k))
+    return statistics.entropy(Scoring(mask, bias, scale, softcap, sinks).request(q, k, where="look.entropy"))
 
 
 def concentration(
@@ -63,7 +63,9 @@ def concentration(
         >>> hs.look.concentration(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 4, 8)).flatten().tolist()
         [0.25, 0.25]
     """
-    return statistics.concentration(Scoring(mask, bias, scale, softcap, sinks).request(q, k))
+    return statistics.concentration(
+        Scoring(mask, bias, scale, softcap, sinks).request(q, k, where="look.concentration")
+    )
 
 
 def received(
@@ -89,7 +91,7 @@ def received(
         >>> hs.look.received(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 4, 8)).flatten().tolist()
         [0.5, 0.5, 0.5, 0.5]
     """
-    return statistics.received(Scoring(mask, bias, scale, softcap, sinks).request(q, k))
+    return statistics.received(Scoring(mask, bias, scale, softcap, sinks).request(q, k, where="look.received"))
 
 
 def received_by_group(
@@ -146,7 +148,7 @@ def project(
         >>> hs.look.project(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 4, 8), W).flatten().tolist()
         [1.5, 1.5]
     """
-    return statistics.project(Scoring(mask, bias, scale, softcap, sinks).request(q, k), W)
+    return statistics.project(Scoring(mask, bias, scale, softcap, sinks).request(q, k, where="look.project"), W)
 
 
 def offsets(
@@ -180,7 +182,7 @@ def offsets(
         >>> hs.look.offsets(eye, eye, 1).flatten().tolist()
         [0.0, 1.0, 0.0]
     """
-    return statistics.offsets(Scoring(mask, bias, scale, softcap, sinks).request(q, k), n)
+    return statistics.offsets(Scoring(mask, bias, scale, softcap, sinks).request(q, k, where="look.offsets"), n)
 
 
 def top(
@@ -208,7 +210,7 @@ def top(
         >>> hs.look.top(eye, eye, 1).keys.flatten().tolist()
         [0, 1, 2, 3]
     """
-    return statistics.top(Scoring(mask, bias, scale, softcap, sinks).request(q, k), n)
+    return statistics.top(Scoring(mask, bias, scale, softcap, sinks).request(q, k, where="look.top"), n)
 
 
 def heatmap(
@@ -236,7 +238,7 @@ def heatmap(
         >>> hs.look.heatmap(torch.zeros(1, 1, 6, 8), torch.zeros(1, 1, 4, 8), 2).shape
         torch.Size([1, 1, 2, 2])
     """
-    return statistics.heatmap(Scoring(mask, bias, scale, softcap, sinks).request(q, k), size, how)
+    return statistics.heatmap(Scoring(mask, bias, scale, softcap, sinks).request(q, k, where="look.heatmap"), size, how)
 
 
 def weights(
@@ -267,7 +269,9 @@ def weights(
         [[[[0.25, 0.25]]]]
     """
     rows, columns = positions("query", queries, q.shape[2]), positions("key", keys, k.shape[2])
-    return statistics.weights(Scoring(mask, bias, scale, softcap, sinks).request(q, k), rows, columns)
+    return statistics.weights(
+        Scoring(mask, bias, scale, softcap, sinks).request(q, k, where="look.weights"), rows, columns
+    )
 
 
 def gradient_times_weights(
@@ -304,5 +308,5 @@ def gradient_times_weights(
         [[[[0.5, -0.5]]]]
     """
     rows, columns = positions("query", queries, q.shape[2]), positions("key", keys, k.shape[2])
-    request = Scoring(mask, bias, scale, softcap, sinks).request(q, k, v)
+    request = Scoring(mask, bias, scale, softcap, sinks).request(q, k, v, where="look.gradient_times_weights")
     return relevance.gradient_times_weights(request, gradient, rows, columns)

@@ -26,9 +26,9 @@ class Scoring(NamedTuple):
         """The scoring of a call."""
         return cls(request.mask, request.bias, request.scale, request.softcap, request.sinks)
 
-    def request(self, q: Tensor, k: Tensor, v: Tensor | None = None) -> Request:
-        """The call of these queries and keys; a look needs no values."""
-        return Request(q, k, k if v is None else v, *self)
+    def request(self, q: Tensor, k: Tensor, v: Tensor | None = None, *, where: str = "look") -> Request:
+        """The call of these queries and keys, which a look needs without values; `where` is named in its errors."""
+        return Request(q, k, k if v is None else v, *self, where=where)
 
     def values(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """`attend` with this scoring."""
