@@ -259,5 +259,5 @@ def test_a_learned_bias_that_is_zero_has_a_gradient():
         model(pixels).last_hidden_state.pow(3).sum().backward()
         found[how] = [p.grad for name, p in model.named_parameters() if "bias_table" in name]
     assert found["sdpa"]
-    for mine, theirs in zip(found["headscope"], found["sdpa"], strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-3)
+    for mine, other in zip(found["headscope"], found["sdpa"], strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-3)
