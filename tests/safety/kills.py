@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from headscope.files import system
 
 # Every function of `files.system` that changes a disk.
@@ -57,6 +59,8 @@ def in_child(action: Callable[[], Any], last: int | None = None, when: str = "be
         code = 1
         try:
             os.close(reader)
+            # The threads of the parent are not in the child: work that is shared out to them would wait for ever.
+            torch.set_num_threads(1)
             steps = Steps(last, when)
             action()
             os.write(writer, pickle.dumps(steps.done))
