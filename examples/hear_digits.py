@@ -145,7 +145,7 @@ def train(voices: list[list[Tensor]], steps: int, seed: int = 0) -> Listener:
         sound, digits, _ = strings(voices, BATCH, generator)
         wanted = torch.cat((digits, STOP * edge), 1)
         wanted = wanted.masked_fill((wanted == STOP).cumsum(1) > 1, -100)  # what comes after STOP is not learned
-        loss = F.cross_entropy(model(target=torch.cat((START * edge, digits), 1), source=sound).mT, wanted)
+        loss = F.cross_entropy(model(torch.cat((START * edge, digits), 1), sound).mT, wanted)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -163,7 +163,7 @@ def listen(model: Listener, sound: Tensor) -> tuple[list[list[int]], hs.Recordin
     for _ in range(MOST):
         ids = torch.cat((ids, model.transformer.decode(ids, memory)[:, -1:].argmax(-1)), 1)
     with hs.record(model, kind="cross") as recording:
-        model(target=ids, source=sound)
+        model(ids, sound)
     return [digits_of(row) for row in ids[:, 1:].tolist()], recording
 
 

@@ -104,7 +104,7 @@ def train(model: hs.nn.Transformer, data: Data, probe: Date, letters: str, steps
     saved = to / "checkpoints"
     start = checkpoint.load(saved, model, parts).step if checkpoint.last(saved) else 0
     target, source, _ = Data([probe], letters).batch(torch.tensor([0]))
-    probed = (target[:, :-1], source)
+    probed = {"target": target[:, :-1], "source": source}
     with hs.Watch(model, probed, every=EVERY, to=to / "heads", tokens=lambda x: label(x, probe), start=start) as watch:
         for step in range(start + 1, steps + 1):
             chosen = torch.randint(len(data.lengths), (BATCH,), generator=parts["batches"])

@@ -280,7 +280,7 @@ def test_nothing_to_attend_to(name, sizes):
     assert recording.layers[0].q.shape[:3] == (sizes[0], H, sizes[1])
     recording.heads()
     if not sizes[0]:
-        with pytest.raises(LookError, match="item 0 does not exist"):
+        with pytest.raises(LookError, match="layer 0 is empty: it was recorded with a batch of 0 items"):
             recording[0, 0]
 
 

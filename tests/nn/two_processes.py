@@ -35,11 +35,12 @@ def tensor_parallel() -> None:
         two = parallelize_module(copy.deepcopy(one), mesh, tensor_parallel_plan(one, 2))
         if isinstance(one, Transformer):
             ids = torch.randint(11, (2, 7))
-            inputs = (ids, ids[:, :5]) if one.encoder is not None else (ids,)
+            named = {"target": ids} if one.encoder is None else {"target": ids, "source": ids[:, :5]}
+            inputs = ()
         else:
             x = torch.randn(2, 7, one.project.input_dim, dtype=D)
-            inputs = (x, x) if one.project.of_memory else (x,)
-        wanted, given = one(*inputs), two(*inputs)
+            inputs, named = (x, x) if one.project.of_memory else (x,), {}
+        wanted, given = one(*inputs, **named), two(*inputs, **named)
         torch.testing.assert_close(given, wanted)
         direction = torch.randn_like(wanted)
         (wanted * direction).sum().backward()

@@ -88,7 +88,7 @@ def our_own_layers() -> None:
     # The numbers of heads are the model's on every rank; a rank that has none of them has nothing.
     chosen = recorded(two, named=inputs, heads=[1], queries="last")
     assert len(chosen.layers) == (len(whole.layers) if dist.get_rank() else 0)
-    equal(chosen.gather(), recorded(one, *inputs, heads=[1], queries="last"))
+    equal(chosen.gather(), recorded(one, named=inputs, heads=[1], queries="last"))
 
 
 def hugging_face() -> None:
