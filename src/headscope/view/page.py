@@ -53,7 +53,7 @@ def page(
         >>> import tempfile, torch, headscope as hs
         >>> head = hs.Head(torch.eye(3), torch.eye(3), queries=hs.Axis.tokens(["the", "cat", "sat"]))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     page(head, folder + "/cat.html").stat().st_size < 120_000
+        ...     page(head, folder + "/cat.html").stat().st_size < 250_000
         True
     """
     return write("page", path, document(Subject("page", x), layer=layer, head=head, title=title).encode())
