@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import headscope as hs
-from headscope.errors import ModelError, ShapeError
+from headscope.errors import ShapeError
 from headscope.nn import KeyValueCache, Transformer
 from headscope.nn.recipes import gpt2, llama, paper
 
@@ -43,25 +43,6 @@ def test_dropout_rates_come_along() -> None:
     layer = ours.decoder.layers[0]
     assert layer.cross.part.dropout == layer.cross.dropout == layer.feed_forward.part.dropout == 0.25
     assert ours.training
-
-
-def test_models_of_another_kind_are_refused() -> None:
-    class Own(nn.Module):
-        layers, norm = (), None
-
-    own = Own()
-    with pytest.raises(ModelError, match="the encoder is a Own; this converts nn.TransformerEncoder"):
-        Transformer.from_torch(nn.Transformer(20, 2, 1, 1, 7, custom_encoder=own))
-    with pytest.raises(ModelError, match="the decoder is a Own; this converts nn.TransformerDecoder"):
-        Transformer.from_torch(nn.Transformer(20, 2, 1, 1, 7, custom_decoder=own))
-    other = nn.Transformer(20, 2, 1, 1, 7)
-    other.encoder.layers[0] = own
-    with pytest.raises(ModelError, match="a layer is a Own; this converts nn.TransformerEncoderLayer"):
-        Transformer.from_torch(other)
-    other = nn.Transformer(20, 2, 1, 1, 7)
-    other.decoder.layers[0] = own
-    with pytest.raises(ModelError, match="a layer is a Own; this converts nn.TransformerDecoderLayer"):
-        Transformer.from_torch(other)
 
 
 def models() -> dict[str, Transformer]:

@@ -2,143 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from headscope.attention.bias import Bias
 from headscope.attention.masks.mask import Mask
 from headscope.errors import ShapeError
+from headscope.nn import from_torch_transformer
 from headscope.nn.cache import KeyValueCache
 from headscope.nn.movable import Movable
 from headscope.nn.multihead import MultiheadAttention
-
-
-class Residual(Movable):
-    """A part whose output is added to its input; `PreNorm` and `PostNorm` say where the norm stands.
-
-    Args:
-        part: attention or feed-forward.
-        norm: of the same width.
-        dropout: the probability that a number of the part's output is dropped in training.
-    """
-
-    def __init__(self, part: nn.Module, norm: nn.Module, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.part, self.norm, self.dropout = part, norm, dropout
-
-    def drop(self, x: Tensor) -> Tensor:
-        """Dropout, in training."""
-        return F.dropout(x, self.dropout) if self.dropout and self.training else x
-
-
-class PreNorm(Residual):
-    """`x + part(norm(x))`.
-
-    Source: Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture".
-
-    Example:
-        >>> PreNorm(nn.Linear(3, 3), nn.LayerNorm(3))(torch.zeros(1, 2, 3)).shape
-        torch.Size([1, 2, 3])
-    """
-
-    def forward(self, x: Float[Tensor, "b n m"], *args: object, **options: object) -> Float[Tensor, "b n m"]:
-        """The part on the normed input, added to the input."""
-        return x + self.drop(self.part(self.norm(x), *args, **options))
-
-
-class PostNorm(Residual):
-    """`norm(x + part(x))`, as in the paper.
-
-    Source: Vaswani et al. 2017, §3.1.
-
-    Example:
-        >>> PostNorm(nn.Linear(3, 3), nn.LayerNorm(3))(torch.zeros(1, 2, 3)).shape
-        torch.Size([1, 2, 3])
-    """
-
-    def forward(self, x: Float[Tensor, "b n m"], *args: object, **options: object) -> Float[Tensor, "b n m"]:
-        """The part's output added to the input, normed."""
-        return self.norm(x + self.drop(self.part(x, *args, **options)))  # type: ignore[no-any-return]
-
-
-class FeedForward(Movable):
-    """Two linear maps with a nonlinearity between them, on each position alone.
-
-    Args:
-        embed_dim: the width of input and output.
-        hidden_dim: the width in between.
-        activation: a function of numbers.
-        bias: whether the two maps add something.
-        dropout: the probability that a number in between is dropped in training.
-
-    Source: Vaswani et al. 2017, §3.3.
-
-    Example:
-        >>> FeedForward(3, 12)(torch.zeros(2, 5, 3)).shape
-        torch.Size([2, 5, 3])
-    """
-
-    def __init__(
-        self,
-        embed_dim: int,
-        hidden_dim: int,
-        activation: Callable[[Tensor], Tensor] = F.relu,
-        *,
-        bias: bool = True,
-        dropout: float = 0.0,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.up = nn.Linear(embed_dim, hidden_dim, bias, device, dtype)
-        self.down = nn.Linear(hidden_dim, embed_dim, bias, device, dtype)
-        self.activation, self.dropout = activation, dropout
-
-    def forward(self, x: Float[Tensor, "b n m"]) -> Float[Tensor, "b n m"]:
-        """Up, nonlinearity, down."""
-        hidden = self.activation(self.up(x))
-        if self.dropout and self.training:
-            hidden = F.dropout(hidden, self.dropout)
-        return self.down(hidden)  # type: ignore[no-any-return]
-
-
-class GatedFeedForward(FeedForward):
-    """A feed-forward whose hidden numbers are multiplied by a gate; with SiLU this is SwiGLU.
-
-    Source: Shazeer 2020, "GLU Variants Improve Transformer".
-
-    Example:
-        >>> GatedFeedForward(3, 12, F.silu, bias=False)(torch.zeros(2, 5, 3)).shape
-        torch.Size([2, 5, 3])
-    """
-
-    def __init__(
-        self,
-        embed_dim: int,
-        hidden_dim: int,
-        activation: Callable[[Tensor], Tensor] = F.silu,
-        *,
-        bias: bool = False,
-        dropout: float = 0.0,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(embed_dim, hidden_dim, activation, bias=bias, dropout=dropout, device=device, dtype=dtype)
-        self.gate = nn.Linear(embed_dim, hidden_dim, bias, device, dtype)
-
-    def forward(self, x: Float[Tensor, "b n m"]) -> Float[Tensor, "b n m"]:
-        """Up, times the nonlinear gate, down."""
-        hidden = self.activation(self.gate(x)) * self.up(x)
-        if self.dropout and self.training:
-            hidden = F.dropout(hidden, self.dropout)
-        return self.down(hidden)  # type: ignore[no-any-return]
-
-
-Around = Callable[[nn.Module], Residual]
+from headscope.nn.residual import Around
 
 
 class EncoderLayer(Movable):
@@ -158,6 +32,8 @@ class EncoderLayer(Movable):
     Source: Vaswani et al. 2017, §3.1.
 
     Example:
+        >>> import torch
+        >>> from headscope.nn import FeedForward, PostNorm
         >>> parts = MultiheadAttention(6, 2), FeedForward(6, 24)
         >>> layer = EncoderLayer(*parts, lambda part: PostNorm(part, nn.LayerNorm(6)))
         >>> layer(torch.zeros(2, 5, 6)).shape
@@ -181,6 +57,27 @@ class EncoderLayer(Movable):
         x = self.attention(x, mask=mask, bias=bias, **placed(self.attention, positions))
         return self.feed_forward(x)  # type: ignore[no-any-return]
 
+    @classmethod
+    def from_torch(cls, layer: nn.Module) -> EncoderLayer:
+        """The same layer with the same weights, from torch's.
+
+        It takes `(batch, positions, width)` whatever `batch_first` was there, and masks of headscope.
+
+        Raises:
+            ModelError: another kind of layer, or one with a `forward` of its own.
+
+        Example:
+            >>> import torch
+            >>> theirs = nn.TransformerEncoderLayer(6, 2, 24, norm_first=True, batch_first=True).eval()
+            >>> ours, x = EncoderLayer.from_torch(theirs), torch.randn(2, 5, 6)
+            >>> bool((ours(x) - theirs(x)).abs().max() < 1e-5)
+            True
+        """
+        theirs = from_torch_transformer.checked(layer, nn.TransformerEncoderLayer, "the layer")
+        attention = MultiheadAttention.from_torch(theirs.self_attn)
+        feed_forward, around = from_torch_transformer.feed_forward(theirs), from_torch_transformer.around(theirs)
+        return cls(attention, feed_forward, around).train(theirs.training)
+
 
 class DecoderLayer(Movable):
     """Masked self-attention, attention to a memory where the layer has one, then feed-forward.
@@ -200,6 +97,8 @@ class DecoderLayer(Movable):
     Source: Vaswani et al. 2017, §3.1.
 
     Example:
+        >>> import torch
+        >>> from headscope.nn import FeedForward, PreNorm
         >>> parts = MultiheadAttention(6, 2), MultiheadAttention(6, 2, kv_dim=10), FeedForward(6, 24)
         >>> layer = DecoderLayer(*parts, lambda part: PreNorm(part, nn.LayerNorm(6)))
         >>> layer(torch.zeros(2, 5, 6), torch.zeros(2, 7, 10)).shape
@@ -235,6 +134,28 @@ class DecoderLayer(Movable):
         if self.cross is not None:
             x = self.cross(x, memory, mask=memory_mask, cache=cache)
         return self.feed_forward(x)  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_torch(cls, layer: nn.Module) -> DecoderLayer:
+        """The same layer with the same weights, from torch's; without a mask it sees everything, as there.
+
+        It takes `(batch, positions, width)` whatever `batch_first` was there, and masks of headscope.
+
+        Raises:
+            ModelError: another kind of layer, or one with a `forward` of its own.
+
+        Example:
+            >>> import torch
+            >>> theirs = nn.TransformerDecoderLayer(6, 2, 24, batch_first=True).eval()
+            >>> ours, x, memory = DecoderLayer.from_torch(theirs), torch.randn(2, 5, 6), torch.randn(2, 7, 6)
+            >>> bool((ours(x, memory) - theirs(x, memory)).abs().max() < 1e-5)
+            True
+        """
+        theirs = from_torch_transformer.checked(layer, nn.TransformerDecoderLayer, "the layer")
+        attention = MultiheadAttention.from_torch(theirs.self_attn)
+        cross = from_torch_transformer.cross_attention(theirs.multihead_attn)
+        feed_forward, around = from_torch_transformer.feed_forward(theirs), from_torch_transformer.around(theirs)
+        return cls(attention, cross, feed_forward, around).train(theirs.training)
 
 
 def placed(part: nn.Module, positions: Tensor | None) -> dict[str, Tensor]:

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from headscope.nn.block import FeedForward, GatedFeedForward, PostNorm, PreNorm
 from headscope.nn.embedding import Embedding, TiedOutput
 from headscope.nn.explanation import Step
+from headscope.nn.feed_forward import FeedForward, GatedFeedForward
 from headscope.nn.multihead import MultiheadAttention
+from headscope.nn.residual import PostNorm, PreNorm
 from headscope.shapes import shape
 
 

@@ -1,81 +1,66 @@
-"""The layers of `torch.nn.Transformer`, as ours."""
+"""The parts of torch's encoder and decoder layers, as ours."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from torch import nn
 
 from headscope.errors import ModelError
-from headscope.nn.block import Around, DecoderLayer, EncoderLayer, FeedForward, PostNorm, PreNorm, Residual
+from headscope.nn.feed_forward import FeedForward
 from headscope.nn.multihead import MultiheadAttention
+from headscope.nn.residual import Around, PostNorm, PreNorm, Residual
+
+TorchLayer = nn.TransformerEncoderLayer | nn.TransformerDecoderLayer
+Theirs = TypeVar("Theirs", bound=nn.Module)
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
-def encoder(theirs: nn.Module) -> tuple[list[EncoderLayer], nn.Module | None]:
-    """The layers and the norm of an `nn.TransformerEncoder`."""
-    if not isinstance(theirs, nn.TransformerEncoder):
-        raise ModelError(f"from_torch: the encoder is a {type(theirs).__name__}; this converts nn.TransformerEncoder.")
-    return [encoder_layer(layer) for layer in theirs.layers], copy.deepcopy(theirs.norm)
+def checked(theirs: nn.Module, kind: type[Theirs], role: str) -> Theirs:
+    """A module that is of a kind of torch and computes as that one does; raises `ModelError` for any other."""
+    name = type(theirs).__name__
+    if not isinstance(theirs, kind):
+        raise ModelError(f"from_torch: {role} is a {name}; this converts nn.{kind.__name__}.")
+    if type(theirs).forward is not kind.forward:
+        raise ModelError(
+            f"from_torch: {role} is a {name}, an nn.{kind.__name__} with a forward of its own, which would not be "
+            "converted; convert the layers inside, or replace only their attention with hs.nn.replace(model)."
+        )
+    return theirs
 
 
-def decoder(theirs: nn.Module) -> tuple[list[DecoderLayer], nn.Module | None]:
-    """The layers and the norm of an `nn.TransformerDecoder`."""
-    if not isinstance(theirs, nn.TransformerDecoder):
-        raise ModelError(f"from_torch: the decoder is a {type(theirs).__name__}; this converts nn.TransformerDecoder.")
-    return [decoder_layer(layer) for layer in theirs.layers], copy.deepcopy(theirs.norm)
+def each_once(layers: Iterable[nn.Module], convert: Callable[[nn.Module], Layer]) -> list[Layer]:
+    """Convert layers; one that stands in several places is converted once and stays shared."""
+    made: dict[nn.Module, Layer] = {}
+    return [made[layer] if layer in made else made.setdefault(layer, convert(layer)) for layer in layers]
 
 
-def encoder_layer(theirs: nn.Module) -> EncoderLayer:
-    """An `nn.TransformerEncoderLayer` as ours."""
-    if not isinstance(theirs, nn.TransformerEncoderLayer):
-        raise ModelError(f"from_torch: a layer is a {type(theirs).__name__}; this converts nn.TransformerEncoderLayer.")
-    made = EncoderLayer(MultiheadAttention.from_torch(theirs.self_attn), feed_forward(theirs), residual(theirs))
-    dress([(made.attention, theirs.norm1, theirs.dropout1), (made.feed_forward, theirs.norm2, theirs.dropout2)])
-    return made.train(theirs.training)
-
-
-def decoder_layer(theirs: nn.Module) -> DecoderLayer:
-    """An `nn.TransformerDecoderLayer` as ours; the layer that attends to the memory is laid out for that."""
-    if not isinstance(theirs, nn.TransformerDecoderLayer):
-        raise ModelError(f"from_torch: a layer is a {type(theirs).__name__}; this converts nn.TransformerDecoderLayer.")
-    packed = MultiheadAttention.from_torch(theirs.multihead_attn)
+def cross_attention(theirs: nn.MultiheadAttention) -> MultiheadAttention:
+    """The layer that attends to the memory, with its weights laid out for that."""
+    packed = MultiheadAttention.from_torch(theirs)
     dim, weight = packed.embed_dim, packed.output.weight
     cross = MultiheadAttention(
         dim,
         packed.num_heads,
         kv_dim=dim,
-        bias=theirs.multihead_attn.in_proj_bias is not None,
+        bias=theirs.in_proj_bias is not None,
         dropout=packed.dropout,
         device=weight.device,
         dtype=weight.dtype,
     )
     cross.load_state_dict(packed.state_dict())
-    attention = MultiheadAttention.from_torch(theirs.self_attn)
-    made = DecoderLayer(attention, cross, feed_forward(theirs), residual(theirs))
-    assert made.cross is not None
-    norms = (theirs.norm1, theirs.norm2, theirs.norm3)
-    rates = (theirs.dropout1, theirs.dropout2, theirs.dropout3)
-    dress(list(zip((made.attention, made.cross, made.feed_forward), norms, rates, strict=True)))
-    return made.train(theirs.training)
-
-
-TorchLayer = nn.TransformerEncoderLayer | nn.TransformerDecoderLayer
-
-
-def residual(theirs: TorchLayer) -> Around:
-    """Where the norm stands; the norms and rates of dropout themselves are put in afterwards."""
-    kind: type[Residual] = PreNorm if theirs.norm_first else PostNorm
-    return lambda part: kind(part, nn.Identity())
+    return cross
 
 
 def feed_forward(theirs: TorchLayer) -> FeedForward:
-    """The feed-forward of a layer of torch."""
-    up = theirs.linear1
+    """The feed-forward of a layer."""
+    up, activation = theirs.linear1, theirs.activation
     made = FeedForward(
         up.in_features,
         up.out_features,
-        theirs.activation,
+        copy.deepcopy(activation) if isinstance(activation, nn.Module) else activation,
         bias=any(name == "bias" for name, _ in up.named_parameters()),
         dropout=theirs.dropout.p,
         device=up.weight.device,
@@ -86,7 +71,16 @@ def feed_forward(theirs: TorchLayer) -> FeedForward:
     return made
 
 
-def dress(own: Sequence[tuple[Residual, nn.Module, nn.Dropout]]) -> None:
-    """Give each residual connection its norm and its rate of dropout."""
-    for where, norm, dropout in own:
-        where.norm, where.dropout = copy.deepcopy(norm), dropout.p
+def around(theirs: TorchLayer) -> Around:
+    """Puts the parts of a layer, in their order, into residual connections with the layer's norms and dropout."""
+    kind: type[Residual] = PreNorm if theirs.norm_first else PostNorm
+    own = [(theirs.norm1, theirs.dropout1), (theirs.norm2, theirs.dropout2)]
+    if isinstance(theirs, nn.TransformerDecoderLayer):
+        own.append((theirs.norm3, theirs.dropout3))
+    following = iter(own)
+
+    def put(part: nn.Module) -> Residual:
+        norm, dropout = next(following)
+        return kind(part, copy.deepcopy(norm), dropout.p)
+
+    return put

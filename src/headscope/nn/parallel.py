@@ -10,7 +10,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, Ro
 
 from headscope.compat.arguments import require_overrides
 from headscope.errors import ShapeError
-from headscope.nn.block import FeedForward
+from headscope.nn.feed_forward import FeedForward
 from headscope.nn.multihead import MultiheadAttention
 
 

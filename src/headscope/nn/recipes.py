@@ -9,17 +9,11 @@ from typing import Any
 from torch import nn
 from torch.nn import functional as F
 
-from headscope.nn.block import (
-    DecoderLayer,
-    EncoderLayer,
-    FeedForward,
-    GatedFeedForward,
-    PostNorm,
-    PreNorm,
-    Residual,
-)
+from headscope.nn.block import DecoderLayer, EncoderLayer
 from headscope.nn.embedding import Embedding, LearnedPositions, SinusoidalPositions, TiedOutput
+from headscope.nn.feed_forward import FeedForward, GatedFeedForward
 from headscope.nn.multihead import MultiheadAttention
+from headscope.nn.residual import PostNorm, PreNorm, Residual
 from headscope.nn.rotary import Rotary
 from headscope.nn.transformer import Decoder, Encoder, Transformer
 

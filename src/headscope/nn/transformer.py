@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 
 from jaxtyping import Float, Shaped
@@ -45,6 +46,30 @@ class Encoder(Movable):
             x = layer(x, mask=mask, bias=bias, positions=positions)
         return x if self.norm is None else self.norm(x)
 
+    @classmethod
+    def from_torch(cls, encoder: nn.Module) -> Encoder:
+        """The same encoder with the same weights, from torch's.
+
+        It takes `(batch, positions, width)` whatever `batch_first` was there. Positions that are padding have numbers
+        here; torch's nested fast path (`enable_nested_tensor`) writes zeros there before the last norm.
+
+        Raises:
+            ModelError: another kind of module, or a `forward` of its own, here or in a layer.
+
+        Example:
+            >>> import torch, headscope as hs
+            >>> theirs = nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 24, batch_first=True), 3).eval()
+            >>> ours, x = Encoder.from_torch(theirs), torch.randn(2, 5, 6)
+            >>> hidden = torch.tensor([[False] * 5, [False, False, True, True, True]])
+            >>> real = ~hidden[..., None]
+            >>> difference = ours(x, mask=hs.padding([5, 2])) - theirs(x, src_key_padding_mask=hidden)
+            >>> bool((difference * real).abs().max() < 1e-5)
+            True
+        """
+        theirs = from_torch_transformer.checked(encoder, nn.TransformerEncoder, "the encoder")
+        layers = from_torch_transformer.each_once(theirs.layers, EncoderLayer.from_torch)
+        return cls(layers, copy.deepcopy(theirs.norm)).train(theirs.training)
+
 
 class Decoder(Movable):
     """Decoder layers one after the other, and a norm where there is one.
@@ -76,6 +101,27 @@ class Decoder(Movable):
         for layer in self.layers:
             x = layer(x, memory, mask=mask, memory_mask=memory_mask, bias=bias, cache=cache, positions=positions)
         return x if self.norm is None else self.norm(x)
+
+    @classmethod
+    def from_torch(cls, decoder: nn.Module) -> Decoder:
+        """The same decoder with the same weights, from torch's.
+
+        It takes `(batch, positions, width)` whatever `batch_first` was there. It is causal unless a mask is given;
+        torch's sees everything then, which is `mask=hs.window(None, None)` here.
+
+        Raises:
+            ModelError: another kind of module, or a `forward` of its own, here or in a layer.
+
+        Example:
+            >>> import torch, headscope as hs
+            >>> theirs = nn.TransformerDecoder(nn.TransformerDecoderLayer(6, 2, 24, batch_first=True), 3).eval()
+            >>> ours, x, memory = Decoder.from_torch(theirs), torch.randn(2, 5, 6), torch.randn(2, 7, 6)
+            >>> bool((ours(x, memory, mask=hs.window(None, None)) - theirs(x, memory)).abs().max() < 1e-5)
+            True
+        """
+        theirs = from_torch_transformer.checked(decoder, nn.TransformerDecoder, "the decoder")
+        layers = from_torch_transformer.each_once(theirs.layers, DecoderLayer.from_torch)
+        return cls(layers, copy.deepcopy(theirs.norm)).train(theirs.training)
 
 
 def check_use(where: str, positions: Tensor | None, *parts: nn.Module | None) -> None:
@@ -233,6 +279,5 @@ class Transformer(Movable):
             >>> bool((ours(target=y, source=x) - theirs(x, y, tgt_mask=mask)).abs().max() < 1e-5)
             True
         """
-        encoder = Encoder(*from_torch_transformer.encoder(model.encoder))
-        decoder = Decoder(*from_torch_transformer.decoder(model.decoder))
+        encoder, decoder = Encoder.from_torch(model.encoder), Decoder.from_torch(model.decoder)
         return cls(decoder, encoder).train(model.training)
