@@ -34,3 +34,9 @@ def test_what_does_not_fit():
         hs.Axis.segments()
     with pytest.raises(LookError, match="Axis.segments: given all; give .* axes without segments of their own"):
         hs.Axis.segments(all=JOINT)
+    with pytest.raises(LookError, match="Axis: frames of -1.0 seconds; give how long one frame lasts"):
+        hs.Axis.frames(2, -1.0)
+    with pytest.raises(LookError, match="Axis: frames of nan seconds"):
+        hs.Axis.frames(2, float("nan"))
+    with pytest.raises(LookError, match=r"Axis: a grid of \(0, 3\) patches for 0 positions; give at least one row"):
+        hs.Axis.patches(0, 3)

@@ -152,3 +152,26 @@ def test_another_bias_stays_as_it_is():
     with torch.no_grad(), hs.record(model) as recording:
         model(*qkv())
     assert recording.layers[0].bias.shape == (1, 1, N, N)
+
+
+@pytest.mark.parametrize("sizes", [(7, 7), (1, 3, 7, 7), (2, 3, 1, 7)])
+def test_a_bias_that_is_written_to_later_stays_as_it_was(sizes):
+    """Also in between two layers, which share it."""
+
+    class Model(nn.Module):
+        def forward(self, x, bias):
+            shared = hs.dense_bias(bias)
+            x = hs.attend(x, x, x, bias=shared)
+            bias.mul_(-2)
+            x = hs.attend(x, x, x, bias=shared)
+            return hs.attend(x, x, x, bias=shared)
+
+    x, bias = torch.randn(2, 3, 7, 5), torch.randn(sizes)
+    model, before = Model(), bias.clone()
+    with hs.record(model) as recording:
+        model(x, bias)
+    bias.zero_()
+    first, second, third = recording.layers
+    assert torch.equal(first.bias.expand(2, 3, 7, 7), before.expand(2, 3, 7, 7))
+    assert torch.equal(second.bias.expand(2, 3, 7, 7), -2 * before.expand(2, 3, 7, 7))
+    assert second.bias.data_ptr() == third.bias.data_ptr()

@@ -25,6 +25,7 @@ from headscope.recording.folder import format as form
 from headscope.recording.folder import reader, writer
 from headscope.recording.folder.axis_entry import LONGEST_LABEL
 from headscope.recording.recording import Layer, Recording
+from headscope.recording.unseen import Missed
 from tests.recording.tiny import build
 
 FIELDS = ("q", "k", "v", "bias", "sinks", "lse")
@@ -51,12 +52,16 @@ def example(dtype: torch.dtype = torch.float32) -> Recording:
         rows=(0, 2, 4, 6, 8),
     )  # fmt: skip
     plain = Layer("encoder.1.attn", "self", q[:, :, :5].to(dtype), q[:, :, :5].to(dtype), None, None, 0.25, number=4)
-    return Recording([full, plain], "Model (somewhere)")
+    missed = (
+        Missed("encoder.2.attn", "HashedAttention", "its keys are sorted into buckets"),
+        Missed("", "Odd", "\x1b"),
+    )
+    return Recording([full, plain], "Model (somewhere)", missed=missed)
 
 
 def same(a: Recording, b: Recording) -> bool:
     """Whether two recordings are the same, bit for bit."""
-    if a.model != b.model or len(a.layers) != len(b.layers):
+    if a.model != b.model or a.missed != b.missed or len(a.layers) != len(b.layers):
         return False
     for x, y in zip(a.layers, b.layers, strict=True):
         plain = ("name", "kind", "scale", "softcap", "queries", "keys", "number", "head_numbers", "rows", "source")
@@ -258,6 +263,8 @@ LIES = {
     ],
     r"axes\[0\].labels: tokens without": put("axes", 0, "labels", value=None),
     r"Expected `float`, got `str`": put("layers", 0, "scale", value="1"),
+    r"Object missing required field `reason` - at `\$.missed\[0\]`": put("missed", 0, value={"name": "a", "kind": "b"}),
+    r"Expected `str` of length <= 4096 - at `\$.missed\[0\].kind`": put("missed", 0, "kind", value="x" * 5000),
     r"unknown field `evil`": put("layers", 0, "evil", value="__import__('os')"),
     r"Invalid enum value 'other'": put("layers", 0, "kind", value="other"),
 }

@@ -186,6 +186,13 @@ def capture(what: str, read: Read, skip: Collection[int] = (), part: str | None 
                 block.capture(running, functools.partial(made, block, running[-1].module, read))
 
 
+def miss(why: str) -> None:
+    """Note for every block whose model is running that attention was called and cannot be captured."""
+    for block in here():
+        if block.stack.running and not local.suppressed and not in_backward():
+            block.missed.setdefault(block.stack.running[-1].name, why)
+
+
 def made(block: Block, module: nn.Module, read: Read) -> Call | None:
     """The call, read without a trace in the model's graph or in other modes."""
     call = read(block.read, head_count(module))
@@ -255,7 +262,12 @@ def head_count(module: nn.Module) -> int | None:
     return None
 
 
+def innermost() -> Running | None:
+    """The innermost running module of the blocks that are open here."""
+    return next((block.stack.running[-1] for block in here() if block.stack.running), None)
+
+
 def running_heads() -> int | None:
     """How many heads the innermost running module says it has."""
-    stacks = [block.stack.running for block in here() if block.stack.running]
-    return head_count(stacks[0][-1].module) if stacks else None
+    running = innermost()
+    return None if running is None else head_count(running.module)

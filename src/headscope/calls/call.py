@@ -14,7 +14,7 @@ from headscope.attention.masks.tensors import runs_of
 
 @dataclass
 class Call:
-    """One attention call, as it was; the tensors are still the model's own.
+    """One attention call, as it was; q, k, v and sinks are still the model's own tensors, the others are not.
 
     Shapes:
         q `(b, h, q, d)`, k `(b, g, k, d)`, v `(b, g, k, e)`, runs `(b|1, h|1, q|1, r)`, bias `(b|1, h|1, q|1, k|1)`,

@@ -6,6 +6,7 @@ In joint attention they are segments: several such axes, one behind the other.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -60,6 +61,13 @@ class Axis:
             given = getattr(self, name)
             if given is not None and len(given) != self.length:
                 raise LookError(f"Axis: {len(given)} {name} for {self.length} positions; give one for each position.")
+        if self.seconds is not None and not 0 <= self.seconds < math.inf:
+            raise LookError(f"Axis: frames of {self.seconds} seconds; give how long one frame lasts.")
+        if self.grid is not None and not (min(self.grid) > 0 and math.prod(self.grid) <= self.length):
+            raise LookError(
+                f"Axis: a grid of {self.grid} patches for {self.length} positions; give at least one row and one "
+                "column, and a position for each patch."
+            )
 
     @classmethod
     def positions(cls, length: int) -> Axis:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from headscope.characters import sentence
 from headscope.look.measures import measures
 from headscope.look.totals import Totals
 from headscope.recording.layer import Layer
@@ -33,4 +34,4 @@ def empty_layers(numbers: Sequence[int], layers: Sequence[Layer]) -> Iterator[st
 def missed_modules(missed: Sequence[tuple[str, str, str]]) -> Iterator[str]:
     """A line for each module whose attention ran and was not captured."""
     for path, kind, why in missed:
-        yield f"missed: {path or 'the model itself'} ({kind}): {why}"
+        yield sentence(f"missed: {path or 'the model itself'} ({kind}): {why}")

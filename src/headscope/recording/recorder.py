@@ -193,7 +193,8 @@ class Recorder(Block):
         self.recording.layers = layers
         self.recording.rank = here(self.share)
         if self.writer is not None:
-            path = self.writer.finish(self.recording.model, self.recording.rank) if complete else None
+            about = self.recording
+            path = self.writer.finish(about.model, about.rank, about.missed) if complete else None
             self.recording.layers = [] if path is None else load(path).layers
 
     def _cut(self, one: Steps, layer: Layer) -> Layer:

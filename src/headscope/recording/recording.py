@@ -42,11 +42,17 @@ class Recording(RecordingLooks):
         missed: attention that ran in the block and was not captured, each with its module's path, class and the reason.
     """
 
-    def __init__(self, layers: Sequence[Layer] = (), model: str = "", rank: Rank | None = None) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer] = (),
+        model: str = "",
+        rank: Rank | None = None,
+        missed: Sequence[Missed] = (),
+    ) -> None:
         self.layers = layers if not isinstance(layers, tuple) else list(layers)
         self.model = model
         self.rank = rank
-        self.missed: Sequence[Missed] = ()
+        self.missed: Sequence[Missed] = missed
 
     def __repr__(self) -> str:
         heads = sum(len(layer.head_numbers) for layer in self.layers)
@@ -151,7 +157,10 @@ class Recording(RecordingLooks):
         Raises:
             RecordingError: the ranks do not fit together; raised on all of them.
         """
-        return self if self.rank is None else Recording(gathered(self.layers, self.rank), self.model)
+        if self.rank is None:
+            return self
+        layers, missed = gathered(self.layers, self.rank, self.missed)
+        return Recording(layers, self.model, missed=missed)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the recording to a folder `NAME.headscope`, whole or not at all, and return its path.
@@ -162,7 +171,7 @@ class Recording(RecordingLooks):
         Raises:
             RecordingError: the folder exists and `overwrite` is False, or it cannot be written.
         """
-        return writer.save(self.layers, self.model, Path(path), overwrite=overwrite, rank=self.rank)
+        return writer.save(self.layers, self.model, Path(path), overwrite=overwrite, rank=self.rank, missed=self.missed)
 
 
 def load(path: str | Path | Sequence[str | Path]) -> Recording:
@@ -184,12 +193,13 @@ def load(path: str | Path | Sequence[str | Path]) -> Recording:
 
 def together(paths: Sequence[Path], what: str) -> Recording:
     """One recording from the folders of all ranks."""
-    opened = [(path, *reader.load(path)) for path in paths]
-    alone = next((path for path, _, _, rank in opened if rank is None), None)
+    opened = [(path, reader.load(path)) for path in paths]
+    alone = next((path for path, content in opened if content.rank is None), None)
     if alone is not None or not opened:
         raise RecordingError(
             f"{what}: {alone or 'an empty list'} is not the part of one of several processes; give the folders "
             "that every rank saved, or one whole recording by itself."
         )
-    parts = [Part(str(path), rank, layers) for path, layers, _, rank in opened if rank is not None]
-    return Recording(whole(parts, what), opened[0][2])
+    parts = [Part(str(path), one.rank, one.layers) for path, one in opened if one.rank is not None]
+    missed = tuple(dict.fromkeys(module for _, content in opened for module in content.missed))
+    return Recording(whole(parts, what), opened[0][1].model, missed=missed)

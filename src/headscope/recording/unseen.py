@@ -9,6 +9,7 @@ from torch import nn
 from torch.jit import ScriptModule
 
 from headscope.calls.modules import Stack, looks_like_attention
+from headscope.characters import sentence
 from headscope.compat.compiler import uncompiled_path
 from headscope.compat.transformers import attention_implementation
 from headscope.errors import NothingRecorded
@@ -34,7 +35,7 @@ class Missed(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.name or 'the model itself'} ({self.kind}): {self.reason}"
+        return sentence(f"{self.name or 'the model itself'} ({self.kind}): {self.reason}")
 
 
 def missed(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch import Tensor
 from headscope.attention.known import known
 from headscope.attention.masks.runs import Runs, from_dense
 from headscope.compat.torch import version_of
+
+Made = TypeVar("Made")
 
 # A mask value this far below the largest of its row gives a weight of exactly 0 in float32, unless the scores of the
 # row lie more than 8800 apart: models write minus infinity, the lowest float, -1e9 or -1e4 and mean "may not attend".
@@ -81,20 +84,28 @@ def causal_from_the_start(queries: int, keys: int, device: torch.device) -> Runs
 
 
 class Reader:
-    """Reads masks, each one once: the layers of a model share theirs."""
+    """Reads masks, and copies biases, each one once: the layers of a model share theirs."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[weakref.ref[Tensor], int | None, Meaning]] = {}
+        self._copies: dict[int, tuple[weakref.ref[Tensor], int | None, Tensor]] = {}
 
     def __call__(self, mask: Tensor) -> Meaning:
         """The meaning of a mask tensor with up to four axes."""
         if not known(mask):
             return read(mask.detach()[(None,) * (4 - mask.ndim)])
-        found = self._known.get(id(mask))
-        version = version_of(mask)
-        if found is not None and found[0]() is mask and found[1] == version and version is not None:
-            return found[2]
-        meaning = read(mask.detach()[(None,) * (4 - mask.ndim)])
-        key = id(mask)
-        self._known[key] = (weakref.ref(mask, lambda _: self._known.pop(key, None)), version, meaning)
-        return meaning
+        return once(self._known, mask, lambda: read(mask.detach()[(None,) * (4 - mask.ndim)]))
+
+    def copy(self, x: Tensor) -> Tensor:
+        """The numbers of a tensor as they are now, outside of the graph; its owner may write to it later."""
+        return once(self._copies, x, lambda: x.detach().clone()) if known(x) else x.detach()
+
+
+def once(kept: dict[int, tuple[weakref.ref[Tensor], int | None, Made]], x: Tensor, make: Callable[[], Made]) -> Made:
+    """What is made of a tensor, kept until the tensor is written to or is gone."""
+    found, version = kept.get(id(x)), version_of(x)
+    if found is not None and found[0]() is x and found[1] == version and version is not None:
+        return found[2]
+    made, key = make(), id(x)
+    kept[key] = (weakref.ref(x, lambda _: kept.pop(key, None)), version, made)
+    return made

@@ -6,7 +6,7 @@ added is the difference: a mask, one number for each key, a table for each head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -53,13 +53,19 @@ class Axes(NamedTuple):
         return x.permute(*(order.index(axis) for axis in range(len(leading))), -2, -1)
 
 
-def axes_of(pair: Pair, heads: int | None) -> Axes | None:
-    """Which leading axes are the batch and which the heads, of which the module tells how many; None where unknown."""
+def axes_of(pair: Pair, heads: int | None, inputs: Iterable[object] = ()) -> Axes | None:
+    """Which leading axes are the batch and which the heads; None where that is unknown.
+
+    Args:
+        heads: how many heads the calling module says it has.
+        inputs: what it got: where it does not say, their sizes tell which part of a single leading axis is the batch.
+    """
     leading = tuple(pair.weights.shape[:-2])
     every = tuple(range(len(leading)))
     if len(leading) < 2:
         if not leading or pair.part or (heads and leading[0] % heads):
             return Axes(every, ())
+        heads = heads or heads_by_size(pair.weights, inputs)
         return Axes((), (), heads) if heads else None
     if heads is None:
         return Axes(every[:-1], every[-1:]) if len(leading) > 2 else Axes((0,), (1,))
@@ -70,11 +76,38 @@ def axes_of(pair: Pair, heads: int | None) -> Axes | None:
     return Axes(tuple(one for one in every if one != axis), (axis,))
 
 
-def call_of(pair: Pair, heads: int | None) -> Call | None:
+def heads_by_size(weights: Tensor, inputs: Iterable[object]) -> int | None:
+    """How many of the `n` in weights `(n, q, k)` belong to one item of the batch; None where no input tells.
+
+    An input with as many positions as there are queries or keys says how large the batch is.
+    """
+    n, *positions = weights.shape
+    for x in inputs:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            continue
+        for batch, count in layouts(x, positions[0]):
+            if count in positions and batch and n and n % batch == 0:
+                return n // batch
+    return None
+
+
+def layouts(x: Tensor, queries: int) -> Iterator[tuple[int, int]]:
+    """How large the batch may be in an input, and how many positions there are then.
+
+    Shapes:
+        `(b, ..., m)`, `(b, m, ...)` as pictures are, `(positions, b, m)`; `(b, m)` for one query, `(positions, m)`.
+    """
+    if x.ndim == 2 and queries in (1, len(x)):
+        yield (len(x), 1) if queries == 1 else (1, len(x))
+    if x.ndim > 2:
+        yield len(x), x.shape[1:-1].numel()
+        yield len(x), x.shape[2:].numel()
+    if x.ndim == 3:
+        yield x.shape[1], len(x)
+
+
+def call_of(pair: Pair, axes: Axes) -> Call:
     """The call of weights and values that were multiplied."""
-    axes = axes_of(pair, heads)
-    if axes is None:
-        return None
     weights, v = axes.four(pair.weights), axes.four(pair.values)
     found = recovered(pair, axes.four, weights, v)
     return from_weights(weights, v) if found is None else found

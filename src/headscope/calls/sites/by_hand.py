@@ -15,6 +15,11 @@ from headscope.calls.by_hand.products import arranged
 from headscope.calls.call import Call
 from headscope.calls.sites.site import Arguments, Site
 
+UNKNOWN = (
+    "it computes weights {} by hand, and neither the module nor its inputs tell how many heads they have; give the "
+    "module an attribute num_heads"
+)
+
 
 class ByHand(Site):
     """Every function of torch may be a step of it; the output that is edited is that of the second product."""
@@ -27,10 +32,15 @@ class ByHand(Site):
             follower.before(func, args, kwargs)
         output = func(*args, **kwargs)
         pair = follower.after(func, args, kwargs, output)
-        # Without the number of heads it is not known which weights belong to which: the call has no number.
-        if pair is None or axes_of(pair, blocks.running_heads()) is None:
+        running = None if pair is None else blocks.innermost()
+        if pair is None or running is None:
             return output
-        given = {"pair": pair}
+        inputs = (*running.args, *running.kwargs.values())
+        axes = axes_of(pair, blocks.head_count(running.module), inputs)
+        if axes is None:
+            blocks.miss(UNKNOWN.format(tuple(pair.weights.shape)))
+            return output
+        given = {"pair": pair, "axes": axes}
 
         def read(reader: Reader, heads: int | None) -> Call | None:
             return self.read(reader, heads, given)
@@ -44,7 +54,7 @@ class ByHand(Site):
 
     def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call | None:
         """See `call_of`."""
-        return call_of(given["pair"], heads)
+        return call_of(given["pair"], given["axes"])
 
     def refusal(self, output: Any, given: Arguments) -> str | None:
         """Only where the axes of the output are known is it known which of its numbers are whose."""
@@ -57,18 +67,15 @@ class ByHand(Site):
 
     def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
         """The product with its axes in the order of the weights, and those of the values last."""
-        pair: Pair = given["pair"]
-        axes, layout = axes_of(pair, heads), pair.layout
-        assert axes is not None
+        axes, layout = given["axes"], given["pair"].layout
         ordered = arranged(output, layout.output, layout.batch + layout.row + layout.others)
         values = ordered.flatten(len(layout.batch) + 1) if layout.others else ordered[..., None]
-        return axes.four(values)
+        four: Tensor = axes.four(values)
+        return four
 
     def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
         """With the axes of the product."""
-        pair: Pair = given["pair"]
-        axes, layout = axes_of(pair, blocks.running_heads()), pair.layout
-        assert axes is not None
+        axes, layout = given["axes"], given["pair"].layout
         size = dict(zip(layout.output, output.shape, strict=True))
         order = layout.batch + layout.row + layout.others
         whole = axes.back(values, tuple(size[letter] for letter in layout.batch))

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from headscope.attention.api import attend, attend_lse
-from headscope.attention.bias import OffsetBias
+from headscope.attention.bias import DenseBias, OffsetBias
 from headscope.attention.masks.tensors import Reader
 from headscope.calls.call import Call
 from headscope.calls.sites.site import Arguments, Site
@@ -35,8 +35,10 @@ class Attend(Site):
         added = by_offset = None
         if isinstance(bias, OffsetBias):
             by_offset = bias.line(queries, keys, q.device).detach()
+        elif isinstance(bias, DenseBias):
+            added = reader.copy(bias.values)
         elif bias is not None:
-            added = bias.block(slice(0, queries), 0, keys, queries, keys).detach()
+            added = bias.block(slice(0, queries), 0, keys, queries, keys).detach().clone()
         scale = given.get("scale")
         scale = scale if scale is not None else max(q.shape[3], 1) ** -0.5
         return Call(q, k, v, runs, added, scale, given.get("softcap"), given.get("sinks"), by_offset=by_offset)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
@@ -25,6 +25,7 @@ from headscope.look.axis import Axis
 from headscope.recording.folder import format as form
 from headscope.recording.layer import Layer
 from headscope.recording.ranks.share import Rank
+from headscope.recording.unseen import Missed
 
 SUFFIX = ".headscope"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32}
@@ -47,6 +48,15 @@ def rank_name(number: int) -> str:
 def opened(name: str) -> Any:
     """A tensor of a stored layer: its file is opened and checked when the first one is asked for."""
     return property(lambda layer: layer.opened()[name])
+
+
+class Content(NamedTuple):
+    """What a folder holds: layers, the name of their model, whose part they are, and what was not captured."""
+
+    layers: list[Layer]
+    model: str
+    rank: Rank | None
+    missed: tuple[Missed, ...]
 
 
 class StoredLayer(Layer):
@@ -157,8 +167,8 @@ def same_file(file: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def load(path: Path) -> tuple[list[Layer], str, Rank | None]:
-    """The layers of a folder, the name of their model, and whose part they are; headers are read and checked.
+def load(path: Path) -> Content:
+    """What a folder holds; headers are read and checked.
 
     A folder that is replaced while it is read is read again.
     """
@@ -171,18 +181,18 @@ def load(path: Path) -> tuple[list[Layer], str, Rank | None]:
         here = found(path)
         before = identity(here)
         try:
-            layers = headers(here)
+            content = headers(here)
         except RecordingError:
             if identity(here) == before and found(path) == here:
                 raise
         else:
             if identity(here) == before:
-                return layers
+                return content
         time.sleep(PAUSE)
     raise RecordingError(f"{path}: is being replaced again and again; load it when that is done.")
 
 
-def headers(path: Path) -> tuple[list[Layer], str, Rank | None]:
+def headers(path: Path) -> Content:
     """What the files of a folder say at this moment."""
     if not path.is_dir():
         raise RecordingError(f"{path}: there is no such folder; give the folder of a recording, NAME{SUFFIX}.")
@@ -195,7 +205,8 @@ def headers(path: Path) -> tuple[list[Layer], str, Rank | None]:
         check_header(path / file_name(position), entry)
     axes = [axis.axis() for axis in body.axes]
     layers: list[Layer] = [StoredLayer(path / file_name(i), entry, axes) for i, entry in enumerate(body.layers)]
-    return layers, body.model, None if body.rank is None else Rank(*msgspec.structs.astuple(body.rank))
+    rank = None if body.rank is None else Rank(*msgspec.structs.astuple(body.rank))
+    return Content(layers, body.model, rank, tuple(Missed(*msgspec.structs.astuple(one)) for one in body.missed))
 
 
 def read_json(file: Path) -> bytes:

@@ -22,6 +22,7 @@ from headscope.recording.folder.axis_entry import AxisEntry, named
 from headscope.recording.folder.reader import INTEGERS, NAMES, SUFFIX, StoredLayer, file_name, names_in, rank_name
 from headscope.recording.layer import Layer
 from headscope.recording.ranks.share import Rank
+from headscope.recording.unseen import Missed
 
 
 class Writer:
@@ -79,11 +80,12 @@ class Writer:
     def _axis(self, axis: Axis) -> int:
         return self.axes.setdefault(axis, len(self.axes))
 
-    def finish(self, model: str, rank: Rank | None = None) -> Path:
+    def finish(self, model: str, rank: Rank | None = None, missed: Sequence[Missed] = ()) -> Path:
         """Write `recording.json` and move the folder to its place."""
         version = importlib.metadata.version("headscope")
         body = form.Body(version, str(torch.__version__), named(model), *named_once(list(self.axes), self.entries))
         body.rank = None if rank is None else form.RankEntry(*rank)
+        body.missed = tuple(form.MissedEntry(*map(named, one)) for one in missed[: form.MOST_MISSED])
         with self.folder.writing(form.NAME) as file:
             file.write(form.encode(body))
         return self.folder.commit()
@@ -114,13 +116,21 @@ def place_of(path: Path, rank: Rank | None) -> Path:
     return path / rank_name(rank.number)
 
 
-def save(layers: Sequence[Layer], model: str, path: Path, *, overwrite: bool = False, rank: Rank | None = None) -> Path:
+def save(
+    layers: Sequence[Layer],
+    model: str,
+    path: Path,
+    *,
+    overwrite: bool = False,
+    rank: Rank | None = None,
+    missed: Sequence[Missed] = (),
+) -> Path:
     """Write a recording to a folder, whole or not at all."""
     writer = Writer(place_of(path, rank), overwrite=overwrite)
     try:
         for layer in layers:
             writer.add(layer)
-        return writer.finish(model, rank)
+        return writer.finish(model, rank, missed)
     except BaseException:
         writer.abandon()
         raise

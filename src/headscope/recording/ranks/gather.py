@@ -15,6 +15,7 @@ from headscope.errors import RecordingError
 from headscope.recording.folder.reader import StoredLayer, opened
 from headscope.recording.layer import Layer
 from headscope.recording.ranks.share import Rank
+from headscope.recording.unseen import Missed
 
 HEADS, ITEMS = 1, 0
 SAME = ("name", "kind", "scale", "softcap", "number", "rows", "source")
@@ -233,13 +234,18 @@ def side_by_side(given: Sequence[Tensor], axis: int, counts: Sequence[int]) -> T
     return torch.cat(wide, axis)
 
 
-def gathered(layers: Sequence[Layer], rank: Rank) -> list[Layer]:
-    """One recording from the parts of all ranks of the running process group, on every one of them."""
+def gathered(
+    layers: Sequence[Layer], rank: Rank, missed: Sequence[Missed] = ()
+) -> tuple[list[Layer], tuple[Missed, ...]]:
+    """One recording from the parts of all ranks of the running process group, on every one of them.
+
+    With the attention that any of them did not capture.
+    """
     outlines: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(outlines, (rank, [without_tensors(layer) for layer in layers]))
+    dist.all_gather_object(outlines, (rank, [without_tensors(layer) for layer in layers], tuple(missed)))
     # Everybody checks the same things, so that an error is raised by all and nobody waits for the others.
-    whole([Part(str(number), number, few) for number, few in outlines], "recording.gather")
-    most = max(len(few) for _, few in outlines)
+    whole([Part(str(number), number, few) for number, few, _ in outlines], "recording.gather")
+    most = max(len(few) for _, few, _ in outlines)
     columns: list[list[Layer]] = [[] for _ in outlines]
     for position in range(most):
         mine = plain_layer(layers[position]) if position < len(layers) else None
@@ -248,8 +254,9 @@ def gathered(layers: Sequence[Layer], rank: Rank) -> list[Layer]:
         for column, layer in zip(columns, all_of, strict=True):
             if layer is not None:
                 column.append(layer)
-    parts = [Part(str(number), number, column) for (number, _), column in zip(outlines, columns, strict=True)]
-    return [plain_layer(layer) for layer in whole(parts, "recording.gather")]
+    parts = [Part(str(number), number, column) for (number, *_), column in zip(outlines, columns, strict=True)]
+    every = tuple(dict.fromkeys(module for *_, modules in outlines for module in modules))
+    return [plain_layer(layer) for layer in whole(parts, "recording.gather")], every
 
 
 def plain_layer(layer: Layer) -> Layer:
