@@ -1,6 +1,10 @@
 """The tables of the docs say what the files of results say."""
 
+import importlib
 import json
+import sys
+
+import pytest
 
 from benchmarks import table
 
@@ -26,3 +30,23 @@ def test_a_result_that_changes_changes_the_page():
     other = json.loads(json.dumps(found))
     other["attend-cpu"]["cases"][0]["case"] = "something else"
     assert table.page(found) != table.page(other)
+
+
+@pytest.mark.parametrize("model", ["Mistral, window 64", "gpt-oss, window 64, sinks"])
+def test_generation_is_compared_with_a_peer_that_writes_the_same_tokens(model, monkeypatch, capsys):
+    pytest.importorskip("transformers")
+    monkeypatch.syspath_prepend(table.HERE)
+    generate, timing = importlib.import_module("generate"), importlib.import_module("timing")
+    report = timing.Report("generate", "?")
+    made = generate.pair(generate.configurations(layers=2)[model], "cpu")
+    inputs = generate.prompt(2, 17, "cpu")
+    generate.measure(report, "case", made, inputs, new=2, rounds=1, how={})
+    peer = "eager" if "gpt" in model else "sdpa"
+    assert list(report.cases[0]["rows"]) == [peer, "headscope"]
+    assert f"| {peer} |" in capsys.readouterr().out
+    # A peer that writes other tokens is never timed.
+    made[2].lm_head.weight.data.neg_()
+    with pytest.raises(SystemExit, match="different tokens"):
+        generate.measure(report, "case", made, inputs, new=2, rounds=1, how={})
+    for name in ("generate", "timing"):
+        sys.modules.pop(name)
