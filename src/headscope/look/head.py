@@ -137,6 +137,11 @@ class Head(Looks):
         return self._lse
 
     @property
+    def known_lse(self) -> Float[Tensor, " q"] | None:
+        """The lse of every query where it is at hand, without computing it."""
+        return self._lse
+
+    @property
     def sequences(self) -> Sequences:
         """Which queries and keys are content, and which sequence each belongs to."""
         return self._own_sequences

@@ -15,6 +15,7 @@ from headscope.look.axis import Axis
 from headscope.look.kernels.gather import chosen
 from headscope.look.kernels.stream import Ask, stream
 from headscope.look.positions import Positions, positions
+from headscope.look.pyramid import CELLS, Level, Pyramid, pyramid, row_lse, tile
 from headscope.look.sequences import Sequences
 from headscope.look.top import Top
 
@@ -38,6 +39,11 @@ class Looks(ABC):
     @abstractmethod
     def sequences(self) -> Sequences:
         """Which queries and keys are content, and which sequence each belongs to."""
+
+    @property
+    @abstractmethod
+    def known_lse(self) -> Float[Tensor, " q"] | None:
+        """The lse of every query where it is at hand, without computing it."""
 
     @abstractmethod
     def weights(self, queries: Positions = None, keys: Positions = None) -> Float[Tensor, "rows columns"]:
@@ -90,6 +96,53 @@ class Looks(ABC):
             LookError: size is below 1, or how is neither "mean" nor "max".
         """
         return statistics.heatmap(self.call, size, how)[0, 0]
+
+    def tile(self, z: int, x: int, y: int) -> Level:
+        """One tile of the map of the head: up to 256 x 256 cells, each with the mean and the largest of its weights.
+
+        Computed from the queries and keys of the tile alone, and, where no lse is known yet, all keys for its queries.
+
+        Args:
+            z: the zoom; a cell pools `2^z x 2^z` weights, so 0 is the finest.
+            x, y: which tile, counted along the keys and along the queries.
+
+        Shapes:
+            mean, max, seen `(rows, columns)`; 256 x 256 but for the last tiles.
+
+        Raises:
+            LookError: there is no such zoom or no such tile.
+
+        Example:
+            >>> from headscope.look.head import Head
+            >>> head = Head(torch.zeros(300, 2), torch.zeros(300, 2))
+            >>> head.tile(1, 0, 0).mean.shape, head.tile(0, 1, 1).mean.shape
+            (torch.Size([150, 150]), torch.Size([44, 44]))
+        """
+        call = self.call
+        known = self.known_lse
+
+        def lse(rows: slice) -> Tensor:
+            return row_lse(call, rows) if known is None else known[rows]
+
+        with torch.no_grad():
+            found = tile(call, z, x, y, lse)
+        assert found is not None
+        return found
+
+    def pyramid(self, cells: int = CELLS) -> Pyramid:
+        """The map of the head at every zoom at which it has at most `cells` cells on a side, in one pass.
+
+        Raises:
+            LookError: cells is below 256.
+
+        Example:
+            >>> from headscope.look.head import Head
+            >>> pyramid = Head(torch.zeros(600, 2), torch.zeros(600, 2)).pyramid(cells=300)
+            >>> pyramid.base, pyramid.top, pyramid.level(1).mean.shape, pyramid.tile(2, 0, 0).mean.shape
+            (1, 2, torch.Size([300, 300]), torch.Size([150, 150]))
+        """
+        with torch.no_grad():
+            return pyramid(self.call, cells)
 
     def project(self, W: Float[Tensor, "rows e"]) -> Float[Tensor, "q e"]:
         """`P W`: any numbers that belong to the keys, averaged with each query's weights.

@@ -182,6 +182,12 @@ class RecordedHead(Head):
         return self._layer.item_lse(self._item)[self._row]
 
     @property
+    def known_lse(self) -> Float[Tensor, " q"] | None:
+        """That of the recording, or of an earlier look at any head of the layer."""
+        found = self._layer.lse[self._item] if self._layer.lse is not None else self._layer._found.get(self._item)
+        return None if found is None else found[self._row]
+
+    @property
     def sequences(self) -> Sequences:
         """Those of the batch item: what another head of the layer sees belongs together, too."""
         return self._layer.sequences(self._item)
