@@ -10,8 +10,8 @@ from transformers import masking_utils as theirs
 
 import headscope as hs
 from headscope.errors import BackendRefused, MaskError, MissingExtra
-from headscope.hf.call_arguments import HandedMask
 from headscope.hf.interface import attention, mask
+from headscope.hf.lazy_mask import LazyMask
 from tests.recording.tiny import KINDS, build
 
 hs.hf.register()
@@ -94,7 +94,7 @@ class TestModels:
         want = [eager(ids).logits, eager(ids, attention_mask=real).logits]
         twenty = tokens_of(eager, {"input_ids": ids, "attention_mask": real})
         monkeypatch.setattr(theirs, "sdpa_mask", fail)
-        monkeypatch.setattr(HandedMask, "written_out", fail)
+        monkeypatch.setattr(LazyMask, "written_out", fail)
         torch.testing.assert_close(model(ids).logits, want[0], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(model(ids, attention_mask=real).logits[1], want[1][1], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(model(ids, attention_mask=real).logits[0, 4:], want[1][0, 4:], atol=1e-5, rtol=1e-5)
@@ -154,35 +154,35 @@ class TestMask:
         assert mask(**given).all()
 
 
-class TestHandedMask:
-    def handed(self) -> HandedMask:
-        return HandedMask(hs.causal(), 2, 3, 5, "cpu")
+class TestLazyMask:
+    def lazy(self) -> LazyMask:
+        return LazyMask(hs.causal(), 2, 3, 5, "cpu")
 
     def test_what_does_not_change_it(self):
-        handed = self.handed()
-        assert isinstance(handed, torch.Tensor)
-        assert (handed.shape, handed.ndim, handed.dtype, handed.dim()) == ((2, 1, 3, 5), 4, torch.bool, 4)
-        for same in (handed.contiguous(), handed.to("cpu"), handed.to(torch.bool), handed.detach()):
-            assert same is handed
-        assert repr(handed) == "HandedMask(causal(), (2, 1, 3, 5))"
+        lazy = self.lazy()
+        assert isinstance(lazy, torch.Tensor)
+        assert (lazy.shape, lazy.ndim, lazy.dtype, lazy.dim()) == ((2, 1, 3, 5), 4, torch.bool, 4)
+        for same in (lazy.contiguous(), lazy.to("cpu"), lazy.to(torch.bool), lazy.detach()):
+            assert same is lazy
+        assert repr(lazy) == "LazyMask(causal(), (2, 1, 3, 5))"
 
     def test_what_computes_with_it_gets_the_dense_mask(self):
-        handed = self.handed()
+        lazy = self.lazy()
         dense = hs.causal().to_dense(3, 5).expand(2, 1, 3, 5)
-        assert torch.equal(handed[..., :4], dense[..., :4])
-        assert torch.equal(~handed, ~dense)
-        assert torch.equal(handed.to(torch.float32), dense.float())
-        assert torch.equal(torch.where(handed, 1.0, -2.0), torch.where(dense, 1.0, -2.0))
-        assert torch.equal(torch.cat([handed, handed], -1), torch.cat([dense, dense], -1))
+        assert torch.equal(lazy[..., :4], dense[..., :4])
+        assert torch.equal(~lazy, ~dense)
+        assert torch.equal(lazy.to(torch.float32), dense.float())
+        assert torch.equal(torch.where(lazy, 1.0, -2.0), torch.where(dense, 1.0, -2.0))
+        assert torch.equal(torch.cat([lazy, lazy], -1), torch.cat([dense, dense], -1))
 
     def test_writing_into_it(self):
-        handed = self.handed()
-        kept = handed.clone()
-        handed[..., 0] = False
-        assert not handed[..., 0].any()
-        handed.logical_not_()
-        assert handed[..., 0].all()
-        assert torch.equal(kept, self.handed().written_out())
+        lazy = self.lazy()
+        kept = lazy.clone()
+        lazy[..., 0] = False
+        assert not lazy[..., 0].any()
+        lazy.logical_not_()
+        assert lazy[..., 0].all()
+        assert torch.equal(kept, self.lazy().written_out())
 
 
 class TestAttention:
@@ -204,7 +204,7 @@ class TestAttention:
         q, k, v = self.qkv()
         sinks, bias = torch.randn(6), torch.randn(1, 6, 3, 5)
         found = attention(
-            nn.Module(), q, k, v, HandedMask(hs.causal(), 2, 3, 5, "cpu"),
+            nn.Module(), q, k, v, LazyMask(hs.causal(), 2, 3, 5, "cpu"),
             scaling=0.3, softcap=4.0, s_aux=sinks, position_bias=bias,
         )[0]  # fmt: skip
         want = hs.attend(

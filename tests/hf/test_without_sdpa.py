@@ -19,6 +19,31 @@ def test_outputs_are_those_of_eager(kind):
     assert (found.outputs, found.gradients, found.note) == (0.0, 0.0, "")
 
 
+def test_no_mask_hides_nothing_where_a_model_was_written_for_eager():
+    """The pictures of BridgeTower attend to each other in layers that are called causal, without a mask."""
+    found = agree("bridgetower")
+    assert found.outputs is not None
+    assert found.outputs < 1e-5
+    assert found.gradients is not None
+    assert found.gradients < 1e-5
+
+
+def test_booleans_of_four_axes_say_who_may_attend():
+    """As on sdpa; Grounding DINO gives such a mask to BERT, and "eager" adds it to the scores as ones and zeros."""
+    import transformers as hf
+
+    config = hf.BertConfig(hidden_size=20, num_hidden_layers=1, num_attention_heads=5, intermediate_size=23)
+    ids = torch.arange(11)[None]
+    seen = (torch.rand(1, 1, 11, 11, generator=torch.Generator().manual_seed(1)) > 0.5) | torch.eye(
+        11, dtype=torch.bool
+    )
+    outputs = []
+    for how in ("sdpa", "headscope"):
+        torch.manual_seed(0)
+        outputs.append(hf.BertModel._from_config(config, attn_implementation=how).eval()(ids, seen).last_hidden_state)
+    torch.testing.assert_close(*outputs, atol=1e-6, rtol=1e-5)
+
+
 def test_models_with_sdpa_are_known(monkeypatch):
     from transformers import BertConfig, BertModel, BloomConfig, BloomModel
 

@@ -46,6 +46,12 @@ SUPPORTS = Private(
     'Give such models attn_implementation="eager".',
 )
 
+COLLECTOR = Private(
+    "transformers.utils.output_capturing:_active_collector",
+    "knows that a model returns its weights though it does not say so to its layers",
+    "Where output_attentions=True gives no weights, take them from hs.record.",
+)
+
 
 class Masks(NamedTuple):
     """The functions of transformers that make its masks."""
@@ -88,6 +94,13 @@ def models_of(kind: type) -> tuple[Any, ...]:
         waiting += (below := waiting.pop().__subclasses__())
         found += [model for model in below if getattr(model, "config_class", None) is kind]
     return tuple(found)
+
+
+def captures_weights() -> bool:
+    """Whether the model that runs returns the weights of its layers, as far as transformers captures them by itself."""
+    collector = None if torch.compiler.is_compiling() else COLLECTOR.find(load=False)
+    wanted = None if collector is None else collector.get()
+    return wanted is not None and any(str(key).endswith("attentions") for key in wanted)
 
 
 def attention_interface() -> type | None:

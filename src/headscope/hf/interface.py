@@ -3,21 +3,22 @@ masks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from headscope.attention.api import attend
 from headscope.attention.bias import Bias, dense_bias
-from headscope.attention.masks.mask import Given, Mask
-from headscope.attention.masks.runs import Runs, intersect
-from headscope.attention.masks.tensors import Meaning, Reader, runs_of
-from headscope.attention.masks.window import causal, window
-from headscope.compat.transformers import Sides, adds_masks, masks, sides_of
+from headscope.attention.known import known
+from headscope.attention.masks.mask import Dense, Intervals, Mask
+from headscope.attention.masks.tensors import Meaning, Reader, split
+from headscope.attention.masks.window import causal
+from headscope.compat.transformers import adds_masks, captures_weights
 from headscope.errors import BackendRefused, MaskError, MissingExtra
-from headscope.hf.call_arguments import HandedMask
+from headscope.hf.lazy_mask import LazyMask
+from headscope.hf.mask_function import mask
+from headscope.hf.returned_weights import returned_weights
 
 NAME = "headscope"
 
@@ -27,8 +28,8 @@ _read = Reader()
 def register() -> None:
     """Make `attn_implementation="headscope"` known to transformers; calling it again changes nothing.
 
-    Both halves are registered: the attention function, and the mask function without which transformers would hand
-    over no mask at all, and lose causality silently.
+    Both halves are registered: the attention function, and the mask function without which transformers would pass
+    no mask at all, and lose causality silently.
 
     Raises:
         MissingExtra: transformers is not installed.
@@ -62,12 +63,45 @@ def attention(
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     **others: Any,
-) -> tuple[Tensor, None]:
-    """The attention function: values as `(batch, queries, heads, size)`, and no weights, which `hs.record` gives.
+) -> tuple[Tensor, Tensor | None]:
+    """The attention function: values as `(b, q, h, e)`, and the weights `(b, h, q, k)` where the model asks for them.
+
+    Weights are asked for with `output_attentions=True`. They are exact and before dropout, need memory for every pair
+    of query and key, and are computed beside the values, which stay what they are without them. `hs.record` gives any
+    weight in O(N) memory.
 
     Raises:
         BackendRefused: continuous batching, whose keys are scattered over pages; sinks that differ between queries.
     """
+    refuse(others)
+    b = max(query.shape[0], key.shape[0])
+    query, key, value = (x.expand(b, *x.shape[1:]) for x in (query, key, value))
+    queries, room = query.shape[2], key.shape[2]
+    bias: Bias | None = None
+    who: Mask | None = None
+    if isinstance(attention_mask, LazyMask) and attention_mask.shape[-1] == room:
+        who = attention_mask.mask
+    elif attention_mask is not None:
+        who, bias = from_tensor(
+            attention_mask if attention_mask.shape[-1] == room else attention_mask[..., :room], room
+        )
+    elif queries > 1 and causal_alone(module, is_causal):
+        # Without a mask, causality is counted from the first key, as in SDPA: later keys are room for what is to come.
+        key, value = key[:, :, :queries], value[:, :, :queries]
+        who = causal()
+    if position_bias is not None:
+        keys = key.shape[2]
+        added = position_bias[..., :keys]
+        bias = dense_bias(added if bias is None else added + bias.block(slice(0, queries), 0, keys, queries, keys))
+    sinks = None if s_aux is None else s_aux.to(query.dtype)
+    changes: dict[str, Any] = {"mask": who, "bias": bias, "scale": scaling, "softcap": softcap, "sinks": sinks}
+    values = attend(query, key, value, **changes, dropout=dropout).transpose(1, 2).contiguous()
+    wanted = others.get("output_attentions") or captures_weights()
+    return values, returned_weights(query, key, value, room, **changes) if wanted else None
+
+
+def refuse(others: dict[str, Any]) -> None:
+    """Raise `BackendRefused` for what a model passes and headscope does not compute."""
     if others.get("cache") is not None:
         raise BackendRefused(
             'attn_implementation="headscope": continuous batching keeps its keys in pages, which headscope does not '
@@ -79,29 +113,17 @@ def attention(
             'attn_implementation="headscope": every query of this model has a sink of its own, and headscope takes one '
             'for each head; use attn_implementation="eager" for it.'
         )
-    b = max(query.shape[0], key.shape[0])
-    query, key, value = (x.expand(b, *x.shape[1:]) for x in (query, key, value))
-    queries, keys = query.shape[2], key.shape[2]
-    bias: Bias | None = None
-    given: Mask | None = None
-    if isinstance(attention_mask, HandedMask) and attention_mask.shape[-1] == keys:
-        given = attention_mask.mask
-    elif attention_mask is not None:
-        given, bias = from_tensor(
-            attention_mask if attention_mask.shape[-1] == keys else attention_mask[..., :keys], keys
-        )
-    elif queries > 1 and (is_causal if is_causal is not None else getattr(module, "is_causal", True)):
-        # Without a mask, causality is counted from the first key, as in SDPA: later keys are room for what is to come.
-        key, value, keys = key[:, :, :queries], value[:, :, :queries], min(queries, keys)
-        given = causal()
-    if position_bias is not None:
-        added = position_bias[..., :keys]
-        bias = dense_bias(added if bias is None else added + bias.block(slice(0, queries), 0, keys, queries, keys))
-    sinks = None if s_aux is None else s_aux.to(query.dtype)
-    values = attend(
-        query, key, value, mask=given, bias=bias, scale=scaling, softcap=softcap, sinks=sinks, dropout=dropout
-    )
-    return values.transpose(1, 2).contiguous(), None
+
+
+def causal_alone(module: torch.nn.Module, is_causal: bool | None) -> bool:
+    """Whether no mask means that a query sees the keys up to its own, as on "sdpa".
+
+    A model without sdpa was written for "eager", where no mask hides nothing.
+    """
+    config = getattr(module, "config", None)
+    if config is not None and adds_masks(type(config)):
+        return False
+    return bool(is_causal if is_causal is not None else getattr(module, "is_causal", True))
 
 
 def from_tensor(tensor: Tensor, keys: int) -> tuple[Mask | None, Bias | None]:
@@ -111,107 +133,14 @@ def from_tensor(tensor: Tensor, keys: int) -> tuple[Mask | None, Bias | None]:
             f'attn_implementation="headscope": the mask is {tuple(tensor.shape)}; '
             "give (batch, 1, queries, keys) booleans or numbers that are added."
         )
+    if not known(tensor):
+        tensor = tensor if tensor.ndim == 4 else tensor[None, None]
+        allowed, added = (tensor, None) if tensor.dtype == torch.bool else split(tensor)
+        return Dense(allowed), None if added is None else dense_bias(added)
     meaning: Meaning = _read(tensor)
-    given = None if meaning.runs is None else Given(meaning.runs, keys)
+    who = None if meaning.runs is None else Intervals(meaning.runs, keys)
     if not tensor.requires_grad:
-        return given, None if meaning.bias is None else dense_bias(meaning.bias)
+        return who, None if meaning.bias is None else dense_bias(meaning.bias)
     # Also where it is 0 everywhere now: a learned bias begins so, and has a gradient.
-    seen = None if given is None else given.runs(tensor.shape[-2], keys).block(slice(0, tensor.shape[-2]), 0, keys)
-    return given, dense_bias(tensor if seen is None else tensor.masked_fill(~seen, 0.0))
-
-
-def mask(
-    batch_size: int,
-    q_length: int,
-    kv_length: int,
-    q_offset: int | Tensor = 0,
-    kv_offset: int = 0,
-    mask_function: Callable[..., Tensor] | None = None,
-    attention_mask: Tensor | None = None,
-    allow_is_bidirectional_skip: bool = False,
-    use_vmap: bool = False,
-    device: torch.device | str = "cpu",
-    **others: Any,
-) -> Tensor | None:
-    """The mask function: who may see whom, as runs, made once for all layers; a tensor only to transformers.
-
-    A window, causal or not, with or without padding, is made from its numbers in O(N). Any other rule is asked about
-    every pair of query and key once. Models that add their masks to their scores by themselves get numbers to add.
-    """
-    config = others.get("config")
-    if config is not None and adds_masks(type(config)):
-        return added(locals() | others)
-    theirs = masks()
-    rule: Callable[..., Any] = theirs.causal if mask_function is None else mask_function
-    if torch.compiler.is_compiling() and attention_mask is None and q_offset == kv_offset == 0:
-        # One graph for the whole model: what `attention` does without a mask is causality alone, or nothing.
-        plain = rule is theirs.bidirectional or rule is theirs.causal
-        if plain and q_length == kv_length:
-            return None
-    sides = None if use_vmap else sides_of(rule)
-    if sides is None:
-        dense = theirs.dense(
-            batch_size,
-            q_length,
-            kv_length,
-            q_offset=cast(int, q_offset),
-            kv_offset=kv_offset,
-            mask_function=rule,
-            attention_mask=attention_mask,
-            allow_is_causal_skip=False,
-            use_vmap=use_vmap,
-            device=device,
-        )
-        assert dense is not None
-        return HandedMask(Given(runs_of(dense), kv_length), batch_size, q_length, kv_length, device)
-    given = windowed(sides, q_length, kv_length, q_offset, kv_offset, attention_mask, torch.device(device))
-    if given is None:
-        if allow_is_bidirectional_skip:
-            return None
-        given = window(None, None)
-    return HandedMask(given, batch_size, q_length, kv_length, device)
-
-
-def added(given: dict[str, Any]) -> Tensor | None:
-    """The mask of "eager": numbers that are added to scores."""
-    from transformers import AttentionMaskInterface
-
-    make = AttentionMaskInterface()["eager"]  # type: ignore[no-untyped-call]
-    names = ("batch_size", "q_length", "kv_length", "q_offset", "kv_offset", "mask_function", "attention_mask")
-    more = ("dtype", "allow_is_bidirectional_skip", "use_vmap", "device")
-    found: Tensor | None = make(**{name: given[name] for name in (*names, *more) if given.get(name) is not None})
-    return found
-
-
-def windowed(
-    sides: Sides,
-    queries: int,
-    keys: int,
-    q_offset: int | Tensor,
-    kv_offset: int,
-    attention_mask: Tensor | None,
-    device: torch.device,
-) -> Mask | None:
-    """The mask of a window with padding; None where everyone may see everything."""
-    real = masks().padding(attention_mask, keys, kv_offset)
-    if real is not None:
-        real = real[:, kv_offset : kv_offset + keys].bool()
-        real = None if bool(real.all()) else real
-    if sides == (None, None) and real is None:
-        return None
-    if real is None and isinstance(q_offset, int) and q_offset + queries == kv_offset + keys:
-        return window(*sides)
-    runs = near(sides, queries, keys, q_offset, kv_offset, device)
-    if real is not None:
-        padding = runs_of(real[:, None, None])
-        runs = padding if sides == (None, None) else intersect(runs, padding)
-    return Given(runs, keys)
-
-
-def near(sides: Sides, queries: int, keys: int, q_offset: int | Tensor, kv_offset: int, device: torch.device) -> Runs:
-    """The runs of a window, for queries and keys that begin at some position of a longer text."""
-    own = torch.arange(queries, device=device, dtype=torch.int32)[None, None, :, None] + q_offset - kv_offset
-    left, right = sides
-    start = torch.zeros_like(own) if left is None else (own - left).clamp(0, keys)
-    stop = torch.full_like(own, keys) if right is None else (own + right + 1).clamp(0, keys)
-    return Runs(start.int(), torch.maximum(start, stop).int())
+    seen = None if who is None else who.runs(tensor.shape[-2], keys).block(slice(0, tensor.shape[-2]), 0, keys)
+    return who, dense_bias(tensor if seen is None else tensor.masked_fill(~seen, 0.0))

@@ -3,15 +3,15 @@
 import torch
 
 import headscope as hs
-from headscope.hf.call_arguments import HandedMask
+from headscope.hf.lazy_mask import LazyMask
 
 
-def handed() -> HandedMask:
-    return HandedMask(hs.causal(), 2, 3, 5, "cpu")
+def lazy() -> LazyMask:
+    return LazyMask(hs.causal(), 2, 3, 5, "cpu")
 
 
 def test_a_mask_that_is_moved_to_where_it_is_stays_the_same():
-    mask = handed()
+    mask = lazy()
     for same in (
         mask.to("cpu"), mask.to(torch.bool), mask.to(torch.device("cpu"), torch.bool), mask.to(dtype=torch.bool),
         mask.to(torch.zeros(1, dtype=torch.bool)), mask.contiguous(), mask.detach(),
@@ -20,7 +20,7 @@ def test_a_mask_that_is_moved_to_where_it_is_stays_the_same():
 
 
 def test_a_mask_that_becomes_numbers_is_written_out():
-    mask, want = handed(), hs.causal().to_dense(3, 5).expand(2, -1, 3, 5)
+    mask, want = lazy(), hs.causal().to_dense(3, 5).expand(2, -1, 3, 5)
     for numbers in (
         mask.to(torch.float16), mask.to("cpu", torch.float16), mask.to(dtype=torch.float16),
         mask.to(torch.zeros(1, dtype=torch.float16)), mask.half(), mask.type(torch.float16),

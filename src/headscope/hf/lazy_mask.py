@@ -1,4 +1,4 @@
-"""Our mask on its way through a transformers model: to the model a boolean mask tensor, to us still a few runs."""
+"""A lazy mask: to a transformers model a boolean tensor, to headscope still a few runs of keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAME = frozenset({"contiguous", "detach"})
 ASKS = frozenset({"__get__", "dim", "size", "__len__", "is_floating_point", "is_contiguous", "numel"})
 
 
-class HandedMask(Tensor):
+class LazyMask(Tensor):
     """A boolean tensor `(b, 1, q, k)` that is only written out when somebody computes with it.
 
     Transformers makes a mask in one place and reads it in another. In between, models ask for its shape, move it, or
@@ -27,10 +27,10 @@ class HandedMask(Tensor):
     mask: Mask
 
     @staticmethod
-    def __new__(cls, mask: Mask, batch: int, queries: int, keys: int, device: torch.device | str) -> HandedMask:
+    def __new__(cls, mask: Mask, batch: int, queries: int, keys: int, device: torch.device | str) -> LazyMask:
         """A mask for a batch of so many items, queries and keys."""
         sizes = (batch, 1, queries, keys)
-        self: HandedMask = wrapper_subclass(cls, sizes, torch.bool, torch.device(device))
+        self: LazyMask = wrapper_subclass(cls, sizes, torch.bool, torch.device(device))
         self.mask = mask
         return self
 
@@ -38,7 +38,7 @@ class HandedMask(Tensor):
         super().__init__()
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        return f"HandedMask({self.mask!r}, {tuple(self.shape)})"
+        return f"LazyMask({self.mask!r}, {tuple(self.shape)})"
 
     def written_out(self) -> Tensor:
         """The dense mask."""
@@ -55,7 +55,7 @@ class HandedMask(Tensor):
             return super().__torch_function__(func, types, args, given)  # type: ignore[no-untyped-call]
         if name in SAME or (name == "to" and stays(args[0], [*args[1:], *given.values()])):
             return args[0]
-        if isinstance(args[0], HandedMask) and (name == "__setitem__" or name.endswith("_") > name.endswith("__")):
+        if isinstance(args[0], LazyMask) and (name == "__setitem__" or name.endswith("_") > name.endswith("__")):
             changed = args[0].written_out().clone()
             func(changed, *tree_map(dense, args[1:]), **tree_map(dense, given))
             args[0].mask = Dense(changed)
@@ -70,7 +70,7 @@ class HandedMask(Tensor):
         return func(*tree_map(dense, args), **tree_map(dense, dict(kwargs or {})))
 
 
-def stays(mask: HandedMask, wanted: list[Any]) -> bool:
+def stays(mask: LazyMask, wanted: list[Any]) -> bool:
     """Whether a call of `to` asks for nothing but what the mask is already."""
     dtypes = [x for x in wanted if isinstance(x, torch.dtype)]
     devices = [torch.device(x) for x in wanted if isinstance(x, torch.device | str)]
@@ -81,4 +81,4 @@ def stays(mask: HandedMask, wanted: list[Any]) -> bool:
 
 def dense(x: Any) -> Any:
     """A mask of ours written out; anything else as it is."""
-    return x.written_out() if isinstance(x, HandedMask) else x
+    return x.written_out() if isinstance(x, LazyMask) else x

@@ -1,0 +1,120 @@
+"""The mask function of `attn_implementation="headscope"`: the masks of transformers as runs of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from headscope.attention.known import known
+from headscope.attention.masks.mask import Intervals, Mask
+from headscope.attention.masks.runs import Runs, intersect
+from headscope.attention.masks.tensors import runs_of
+from headscope.attention.masks.window import window
+from headscope.compat.transformers import Sides, adds_masks, masks, sides_of
+from headscope.hf.lazy_mask import LazyMask
+
+
+def mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | Tensor = 0,
+    kv_offset: int = 0,
+    mask_function: Callable[..., Tensor] | None = None,
+    attention_mask: Tensor | None = None,
+    allow_is_bidirectional_skip: bool = False,
+    use_vmap: bool = False,
+    device: torch.device | str = "cpu",
+    **others: Any,
+) -> Tensor | None:
+    """The mask function: who may see whom, as runs, made once for all layers; a tensor only to transformers.
+
+    A window, causal or not, with or without padding, is made from its numbers in O(N). Any other rule is asked about
+    every pair of query and key once, and so is every rule while a graph is traced, where the padding is not known.
+    Models that add their masks to their scores by themselves get numbers to add.
+    """
+    config = others.get("config")
+    if config is not None and adds_masks(type(config)):
+        return added(locals() | others)
+    theirs = masks()
+    rule: Callable[..., Any] = theirs.causal if mask_function is None else mask_function
+    readable = known(attention_mask, q_offset if isinstance(q_offset, Tensor) else None)
+    if not readable and attention_mask is None and q_offset == kv_offset == 0 and q_length == kv_length:
+        # What `attention` does without a mask is causality alone, or nothing.
+        if rule is theirs.causal and others.get("allow_is_causal_skip", True):
+            return None
+        if rule is theirs.bidirectional and allow_is_bidirectional_skip:
+            return None
+    sides = None if use_vmap or not readable else sides_of(rule)
+    if sides is None:
+        dense: Tensor | None = theirs.dense(
+            batch_size,
+            q_length,
+            kv_length,
+            q_offset=cast(int, q_offset),
+            kv_offset=kv_offset,
+            mask_function=rule,
+            attention_mask=attention_mask,
+            allow_is_causal_skip=False,
+            use_vmap=use_vmap,
+            device=device,
+        )
+        assert dense is not None
+        if not readable:
+            # In a graph every model has a tensor, as on "sdpa".
+            return dense
+        return LazyMask(Intervals(runs_of(dense), kv_length), batch_size, q_length, kv_length, device)
+    who = windowed(sides, q_length, kv_length, q_offset, kv_offset, attention_mask, torch.device(device))
+    if who is None:
+        if allow_is_bidirectional_skip:
+            return None
+        who = window(None, None)
+    return LazyMask(who, batch_size, q_length, kv_length, device)
+
+
+def added(given: dict[str, Any]) -> Tensor | None:
+    """The mask of "eager": numbers that are added to scores."""
+    from transformers import AttentionMaskInterface
+
+    make = AttentionMaskInterface()["eager"]  # type: ignore[no-untyped-call]
+    names = ("batch_size", "q_length", "kv_length", "q_offset", "kv_offset", "mask_function", "attention_mask")
+    more = ("dtype", "allow_is_bidirectional_skip", "use_vmap", "device")
+    found: Tensor | None = make(**{name: given[name] for name in (*names, *more) if given.get(name) is not None})
+    return found
+
+
+def windowed(
+    sides: Sides,
+    queries: int,
+    keys: int,
+    q_offset: int | Tensor,
+    kv_offset: int,
+    attention_mask: Tensor | None,
+    device: torch.device,
+) -> Mask | None:
+    """The mask of a window with padding; None where everyone may see everything."""
+    real = masks().padding(attention_mask, keys, kv_offset)
+    if real is not None:
+        real = real[:, kv_offset : kv_offset + keys].bool()
+        real = None if bool(real.all()) else real
+    if sides == (None, None) and real is None:
+        return None
+    if real is None and isinstance(q_offset, int) and q_offset + queries == kv_offset + keys:
+        return window(*sides)
+    runs = near(sides, queries, keys, q_offset, kv_offset, device)
+    if real is not None:
+        padding = runs_of(real[:, None, None])
+        runs = padding if sides == (None, None) else intersect(runs, padding)
+    return Intervals(runs, keys)
+
+
+def near(sides: Sides, queries: int, keys: int, q_offset: int | Tensor, kv_offset: int, device: torch.device) -> Runs:
+    """The runs of a window, for queries and keys that begin at some position of a longer text."""
+    own = torch.arange(queries, device=device, dtype=torch.int32)[None, None, :, None] + q_offset - kv_offset
+    left, right = sides
+    start = torch.zeros_like(own) if left is None else (own - left).clamp(0, keys)
+    stop = torch.full_like(own, keys) if right is None else (own + right + 1).clamp(0, keys)
+    return Runs(start.int(), torch.maximum(start, stop).int())
