@@ -16,6 +16,11 @@ settings.load_profile("headscope")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+# Processes that run tests side by side (pytest -n) share the processor; so do the programs that they start.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(share, 1)))
+
 # Programs that tests run in processes of their own; pytest would import them, for the examples in their docstrings.
 collect_ignore_glob = ["*/two_ranks.py", "*/two_processes.py", "*/compile_one.py"]
 

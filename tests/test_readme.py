@@ -42,7 +42,7 @@ def test_what_it_says_that_view_prints_is_what_the_walk_finds():
 
 def test_the_section_tests_has_exactly_one_command():
     section = README.split("\n## Tests\n")[1].split("\n## ")[0]
-    assert fences(section, "bash") == ["pip install -c constraints.txt -e '.[test]' && pytest\n"]
+    assert fences(section, "bash") == ["pip install -c constraints.txt -e '.[test]' && pytest -n auto\n"]
     assert section.count("```") == 2
 
 

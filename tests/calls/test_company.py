@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 import headscope as hs
 from headscope.calls import blocks, sites
+from headscope.calls.blocks import Output
 from headscope.calls.sites.sdpa import ScaledDotProductAttention
 from headscope.errors import LookError, ModelError, NothingRecorded
 from tests.calls.models import Attends, H, M, build, by_hand, sdpa
+from tests.raises import RAISED
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-4}
 
@@ -189,6 +191,13 @@ def test_a_transform_of_functions_is_named():
 
     with pytest.raises(NothingRecorded, match=r"inside a transform of torch.func \(vmap, grad, jvp\)"):
         block()
+    RAISED.printed("where tensors have no numbers yet; run the model once outside of the transform")
+
+
+def test_values_of_a_call_that_cannot_be_read():
+    output = Output(3, "blocks.3.attention", torch.ones(1, 2, 3, 5), lambda: None)
+    with pytest.raises(ModelError, match="the values that went into layer 3 .'blocks.3.attention'. cannot be read"):
+        output.v  # noqa: B018
 
 
 class Broken(ScaledDotProductAttention):

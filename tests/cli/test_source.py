@@ -36,6 +36,15 @@ def test_a_file_without_an_ending_is_a_file_too(tmp_path, monkeypatch):
     assert read_text("README") == "read me"
 
 
+def test_standard_input_that_is_closed(monkeypatch):
+    for closed in (None, io.TextIOWrapper(io.BytesIO())):
+        if closed is not None:
+            closed.close()
+        monkeypatch.setattr(source.sys, "stdin", closed)
+        with pytest.raises(HeadscopeError, match="standard input is closed. Pipe a text into the command, or give"):
+            source.standard_input()
+
+
 def test_standard_input(monkeypatch):
     monkeypatch.setattr(source.sys, "stdin", Stdin(b"from a pipe"))
     assert read_text("-") == "from a pipe"

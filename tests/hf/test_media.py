@@ -12,6 +12,7 @@ from headscope.cli.app import run
 from headscope.errors import MissingExtra, ModelError
 from headscope.hf import media, models
 from tests.hf import tiny
+from tests.raises import RAISED
 
 
 def picture(path):
@@ -102,6 +103,8 @@ def test_files_that_a_model_does_not_read(vit, tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="cut.png: this picture cannot be read"):
         media.media_inputs(loaded, tmp_path / "cut.png", "picture")
     monkeypatch.setattr(media, "MOST_PIXELS", 1000)
+    with pytest.raises(ValueError, match="it has 30 x 40 pixels, and may have 1000"):
+        media.raw(tmp_path / "a.png", "picture", loaded)
     with pytest.raises(ModelError, match="it has 30 x 40 pixels, and may have 1000"):
         media.media_inputs(loaded, tmp_path / "a.png", "picture")
     monkeypatch.setitem(sys.modules, "PIL", None)
@@ -126,3 +129,4 @@ def test_a_picture_without_a_model_and_with_a_second_text(vit, tmp_path, capsys)
     ):
         assert run(["view", path, "-o", str(tmp_path / "x.html"), *more]) == 2
         assert says in capsys.readouterr().err
+        RAISED.printed(says)

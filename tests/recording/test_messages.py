@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import headscope as hs
-from headscope.errors import RecordingError
+from headscope.errors import ModelError, RecordingError
 from headscope.recording.folder import format as form
 from headscope.recording.folder import reader
 from headscope.recording.folder.axis_entry import AxisEntry
@@ -67,3 +67,8 @@ def test_keys_that_are_overwritten_behind_our_back():
         model(x)
     assert torch.equal(model.kept, 2 * x)
     assert torch.equal(recording.layers[0].k, x)
+
+
+def test_the_graph_is_kept_in_memory_alone(tmp_path):
+    with pytest.raises(ModelError, match="grad=True keeps tensors in the graph of autograd, in memory; leave out to="):
+        hs.record(torch.nn.Linear(2, 2), grad=True, to=tmp_path / "x")

@@ -130,6 +130,15 @@ class TestRefusals:
         with pytest.raises(RecordingError, match="cannot be written: Not a directory"):
             example().save(tmp_path / "file" / "one")
 
+    @pytest.mark.parametrize("name", ["/", "/.."])
+    def test_a_name_that_no_folder_can_have(self, name):
+        with pytest.raises(RecordingError, match="this is no name for a new folder; give one, such as out.headscope"):
+            example().save(name)
+
+    def test_a_path_that_cannot_be_looked_for(self):
+        with pytest.raises(RecordingError, match=r"File name too long; give the folder of a recording"):
+            hs.load(300 * "x")
+
     def test_a_disk_that_takes_no_more(self, tmp_path):
         program = textwrap.dedent(f"""
             import resource

@@ -191,6 +191,9 @@ def test_what_does_not_fit(tmp_path):
         checkpoint.load(tmp_path / "step-000003x", run.model)
     with pytest.raises(TrainingError, match="step-000003 is later than step 2; load it to go on from there, or give"):
         checkpoint.save(tmp_path, 2, run.model)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match=r"file/x/step-000004 cannot be written .* the checkpoints before it are"):
+        checkpoint.save(tmp_path / "file" / "x", 4, run.model)
     with pytest.raises(TrainingError, match="keep=0; give how many checkpoints are to stay"):
         checkpoint.save(tmp_path, 4, run.model, keep=0)
     with pytest.raises(TrainingError, match="extra.names is a set; a checkpoint holds tensors, numbers, texts"):

@@ -196,6 +196,19 @@ def test_arguments_that_mean_nothing(options, message):
         hs.Watch(layer(), **{"probe": PROBE, **options})
 
 
+def test_the_folder_of_another_training(tmp_path):
+    model = layer()
+    hs.Watch(model, PROBE, to=tmp_path).look()
+    about = next(tmp_path.glob("*.json"))
+    kept = about.read_text()
+    with pytest.raises(TrainingError, match="the rows in .* are of another probe; give the same as then, start=0"):
+        hs.Watch(model, (torch.ones_like(PROBE[0]),), to=tmp_path, start=1).look()
+    about.write_text("{")
+    with pytest.raises(TrainingError, match=f"{about.name} is damaged; remove it, or give another folder"):
+        hs.Watch(model, PROBE, to=tmp_path, start=1).look()
+    about.write_text(kept)
+
+
 def test_what_is_no_model():
     with pytest.raises(ModelError, match="Watch: given a str; give the torch.nn.Module that is trained"):
         hs.Watch("bert", PROBE)

@@ -39,9 +39,9 @@ def shown_end(name: str, longest: int = 120) -> str:
 
 def check_file(what: str, path: Path) -> Path:
     """Raise `HeadscopeError` unless a file can be written at a path; gives the path."""
-    if not path.is_symlink():
-        check_inside(what, path, path.parent)
     try:
+        if not path.is_symlink():
+            check_inside(what, path, path.parent)
         place = destination(what, path)
     except OSError as error:
         raise HeadscopeError(f"{what} {shown_end(str(path))}: {reason(error)}. Give another path.") from None

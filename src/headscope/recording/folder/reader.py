@@ -217,7 +217,10 @@ def read_json(file: Path) -> bytes:
 def parts_in(path: Path) -> list[Path]:
     """The folders that several processes saved inside of this one; none where it is a recording itself."""
     beside = with_suffix(path, SUFFIX)
-    if (path / form.NAME).exists() or (beside / form.NAME).exists() or not path.is_dir():
+    try:
+        if (path / form.NAME).exists() or (beside / form.NAME).exists() or not path.is_dir():
+            return []
+    except (OSError, ValueError):  # a name that no file can have: `load` says so
         return []
     found = sorted(path.glob(rank_name(0).replace("0" * 5, "[0-9]" * 5)))
     link = next((part for part in found if part.is_symlink()), None)
