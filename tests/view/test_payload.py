@@ -48,8 +48,9 @@ def test_sixteen_bits_never_overflow(size):
 def test_runs_biases_and_axes_that_are_the_same_travel_once():
     x = recording(layers=5, d=3, mask=causal(), bias=alibi(3))
     content = made(x)
-    assert len(content.data["runs"]) == len(content.data["biases"]) == len(content.data["axes"]) == 1
-    assert [entry["runs"] for entry in content.data["layers"]] == [0] * 5
+    assert len(content.data["runs"]) == len(content.data["axes"]) == 1
+    assert len(content.data["biases"]) == 2  # the second is that of the rollout
+    assert [entry["runs"] for entry in content.data["layers"]] == [0] * 5 + [None]
     assert content.data["biases"][0]["form"] == "offset"
     runs = decoded(content.data["runs"][0]["data"], "<u2").reshape(11, 1, 2)
     assert runs[:, 0, 1].tolist() == list(range(1, 12))

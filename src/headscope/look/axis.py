@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -38,6 +38,8 @@ class Axis:
         seconds: the duration of one frame.
         padding: for each position, whether the model's input mask hid it; None where that is not known.
         parts: the segments of joint attention, each with its name and an axis of its own.
+        thumbnail: a small PNG of what the axis was cut from: the picture, or the spectrogram of the sound, one column
+            of pixels or more for each frame. It is shown under the weights, and axes are equal whatever theirs.
 
     Example:
         >>> Axis.tokens(["the", "cat"]).label(1)
@@ -55,6 +57,7 @@ class Axis:
     seconds: float | None = None
     padding: tuple[bool, ...] | None = None
     parts: tuple[tuple[str, Axis], ...] | None = None
+    thumbnail: bytes | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("labels", "special", "ids", "spans", "padding"):
@@ -96,11 +99,20 @@ class Axis:
         )
 
     @classmethod
-    def patches(cls, rows: int, columns: int, *, before: Sequence[str] = (), source: str | None = None) -> Axis:
+    def patches(
+        cls,
+        rows: int,
+        columns: int,
+        *,
+        before: Sequence[str] = (),
+        source: str | None = None,
+        thumbnail: bytes | None = None,
+    ) -> Axis:
         """Patches of a picture in reading order, after the class and register tokens named in `before`."""
         cells = tuple(f"({row}, {column})" for row in range(rows) for column in range(columns))
         special = (True,) * len(before) + (False,) * len(cells)
-        return cls("patches", len(special), tuple(before) + cells, special, grid=(rows, columns), source=source)
+        labels, grid = tuple(before) + cells, (rows, columns)
+        return cls("patches", len(special), labels, special, grid=grid, source=source, thumbnail=thumbnail)
 
     @classmethod
     def frames(cls, length: int, seconds: float, *, source: str | None = None) -> Axis:
@@ -187,6 +199,7 @@ class Axis:
             ids=None if self.ids is None else tuple(self.ids[i] for i in positions),
             spans=None if self.spans is None else tuple(self.spans[i] for i in positions),
             grid=self.grid if list(positions) == list(range(self.length)) else None,
+            thumbnail=self.thumbnail if list(positions) == list(range(self.length)) else None,
             padding=None if self.padding is None else tuple(self.padding[i] for i in positions),
         )
 

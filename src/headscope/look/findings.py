@@ -31,7 +31,7 @@ SHORT = 40
 Numbers = Mapping[str, float | int | str]
 
 NAMED_OFFSETS = {-1: ("previous", "the previous"), 0: ("self", "its own"), 1: ("next", "the next")}
-NOUNS = {"tokens": "token", "patches": "patch", "frames": "frame", "positions": "position"}
+NOUNS = {"tokens": "token", "patches": "patch", "frames": "frame", "positions": "position", "segments": "position"}
 
 
 @dataclass(frozen=True)

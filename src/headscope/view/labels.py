@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import re
+
 from headscope.characters import ELLIPSIS, sentence, shortened, visible
 
-__all__ = ["ELLIPSIS", "every", "sentence", "shortened", "visible"]
+__all__ = ["ELLIPSIS", "every", "model_name", "sentence", "shortened", "visible"]
+# Folders within a model's path that say nothing: a revision in the cache of the Hub, and what every model has.
+NAMELESS = re.compile(r"[0-9a-f]{40}|snapshots?|models?|weights|checkpoint|hub|\.?", re.IGNORECASE)
+CACHED = re.compile(r"models--(.+)")
+
+
+def model_name(name: str) -> str:
+    """What a model is called in a title: its name on the Hub, or of a path the part that names it.
+
+    Example:
+        >>> model_name("/home/me/.cache/huggingface/hub/models--openai--whisper-tiny/snapshots/" + 40 * "a")
+        'openai/whisper-tiny'
+        >>> model_name("openai/whisper-tiny"), model_name("/data/runs/17/model"), model_name("C:\\\\models\\\\bert")
+        ('openai/whisper-tiny', '17', 'bert')
+    """
+    parts = [part for part in re.split(r"[/\\]", name) if part]
+    cached = next((found for part in parts if (found := CACHED.fullmatch(part))), None)
+    if cached:
+        return cached[1].replace("--", "/")
+    if len(parts) <= 2 and not name.startswith(("/", "\\", "~", ".")) and ":" not in name:
+        return name
+    return next((part for part in reversed(parts) if not NAMELESS.fullmatch(part)), name)
 
 
 def every(count: int, fit: int) -> int:

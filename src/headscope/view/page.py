@@ -33,6 +33,8 @@ def page(
     layer: int | None = None,
     head: int | None = None,
     title: str | None = None,
+    thumbnails: bool = True,
+    generated: int = 0,
 ) -> Path:
     """Write one self-contained HTML file in which every head can be looked into, and return its path.
 
@@ -44,6 +46,8 @@ def page(
         path: where the file goes; one that is there is replaced.
         layer, head: the head that is shown first; the one with the most informative pair of tokens unless given.
         title: stands at the top; the name of the model unless given.
+        thumbnails: whether the pictures and the spectrograms that the model was given travel in the file, small.
+        generated: how many tokens at the end of the text the model made: the page has a slider over these steps.
 
     Raises:
         LookError: a head that does not exist, or more weights in one head than a browser can hold.
@@ -56,13 +60,23 @@ def page(
         ...     page(head, folder + "/cat.html").stat().st_size < 250_000
         True
     """
-    return write("page", path, document(Subject("page", x), layer=layer, head=head, title=title).encode())
+    subject = Subject("page", x)
+    text = document(subject, layer=layer, head=head, title=title, thumbnails=thumbnails, generated=generated)
+    return write("page", path, text.encode())
 
 
-def document(subject: Subject, *, layer: int | None = None, head: int | None = None, title: str | None = None) -> str:
+def document(
+    subject: Subject,
+    *,
+    layer: int | None = None,
+    head: int | None = None,
+    title: str | None = None,
+    thumbnails: bool = True,
+    generated: int = 0,
+) -> str:
     """The page as text."""
-    model = subject.recording.model
-    return assemble(payload(subject, subject.start(layer, head), title=title or "", model=model))
+    start, model = subject.start(layer, head), subject.recording.model
+    return assemble(payload(subject, start, title=title or "", model=model, thumbnails=thumbnails, generated=generated))
 
 
 def assemble(

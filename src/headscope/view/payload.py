@@ -7,7 +7,6 @@ import hashlib
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,16 @@ from torch import Tensor
 
 from headscope.attention.masks.runs import Runs
 from headscope.errors import LookError
-from headscope.look.axis import Axis
 from headscope.look.measures import MEASURES
 from headscope.recording.recording import Layer
+from headscope.view.axis_payload import Axes
 from headscope.view.colour import table
+from headscope.view.derived import ROLLOUT, SENTENCE, rollout_layer
 from headscope.view.headline import Headline, bare, headlines
-from headscope.view.labels import sentence, visible
+from headscope.view.labels import model_name, sentence
 from headscope.view.precision import Packed, packed
 from headscope.view.subject import Start, Subject
-from headscope.view.thumbnails import thumbnails
+from headscope.view.thumbnails import thumbnails as small_pictures
 
 # A browser holds the weights of one head as a whole: 64 MiB at this many.
 MOST_WEIGHTS = 2**24
@@ -60,30 +60,46 @@ class Payload:
     error: float
 
 
-def payload(subject: Subject, start: Start, *, title: str = "", model: str = "") -> Payload:
+def payload(
+    subject: Subject,
+    start: Start,
+    *,
+    title: str = "",
+    model: str = "",
+    thumbnails: bool = True,
+    generated: int = 0,
+) -> Payload:
     """Everything that the page shows: axes, runs, biases, q, k, findings and colours.
+
+    Args:
+        thumbnails: whether pictures and spectrograms travel in the page.
+        generated: how many tokens at the end of the text the model made: the page has a slider over them.
 
     Raises:
         LookError: a layer has more weights than a browser can hold.
     """
-    axes, runs, biases = Table(), Table(), Table()
+    axes = Axes(tuple(axis for layer in subject.layers for axis in (*layer.queries, *layer.keys)), thumbnails)
+    runs, biases = Table(), Table()
     layers: list[dict[str, Any]] = []
     chunks: list[str] = []
     worst = 0.0
-    for number, layer in enumerate(subject.layers):
-        check_size(subject.what, subject.recording.numbers[number], layer)
+    derived = rollout_layer(subject) if subject.described else None
+    names: list[int | str] = [*subject.recording.numbers, *([ROLLOUT] if derived is not None else [])]
+    for number, layer in zip(names, [*subject.layers, *([derived] if derived is not None else [])], strict=True):
+        check_size(subject.what, number, layer)
         numbers = packed(layer)
         worst = max(worst, numbers.error)
         layers.append(
             {
                 "name": sentence(layer.name),
-                "number": subject.recording.numbers[number],
+                "number": number,
+                "derived": layer is derived,
                 "kind": layer.kind,
                 "heads": list(layer.head_numbers),
                 "groups": layer.k.shape[1],
                 "size": layer.q.shape[3],
-                "queries": [axes.place(axis, axis_entry(axis)) for axis in layer.queries],
-                "keys": [axes.place(axis, axis_entry(axis)) for axis in layer.keys],
+                "queries": axes.places(layer.queries),
+                "keys": axes.places(layer.keys),
                 "runs": None if layer.runs is None else shared(runs, runs_entry(layer.runs, layer.k.shape[2])),
                 "bias": None if numbers.bias is None else shared(biases, bias_entry(numbers.bias, layer)),
                 "form": "scores" if numbers.k is None else "q and k",
@@ -98,16 +114,18 @@ def payload(subject: Subject, start: Start, *, title: str = "", model: str = "")
         chunks.extend(chunk(numbers, item) for item in range(layer.items))
     data = {
         "title": sentence(title),
-        "model": sentence(model),
+        "model": sentence(model_name(model)),
         "single": subject.single,
-        "start": start._asdict(),
+        "start": start._asdict() | {"special": "hidden" if silence(subject.layers[start.layer]) else "shown"},
+        "generated": generated,
         "error": worst,
         "axes": axes.entries,
+        "images": axes.images,
         "runs": runs.entries,
         "biases": biases.entries,
         "layers": layers,
-        "heads": head_entries(subject) if subject.described else None,
-        "thumbnails": thumbnails(subject) if subject.described else None,
+        "heads": head_entries(subject, derived is not None) if subject.described else None,
+        "thumbnails": small_pictures(subject, derived) if subject.described else None,
         "missed": [[sentence(part) for part in module] for module in subject.missed],
         "colours": {theme: base64.b64encode(table(theme).tobytes()).decode() for theme in ("light", "dark")},
     }
@@ -124,7 +142,7 @@ def chunk(numbers: Packed, item: int) -> str:
     return encoded(*parts)
 
 
-def check_size(what: str, number: int, layer: Layer) -> None:
+def check_size(what: str, number: int | str, layer: Layer) -> None:
     """Refuse a layer whose heads have more weights than a browser can hold."""
     q, k = layer.q.shape[2], layer.k.shape[2]
     if q * k > MOST_WEIGHTS:
@@ -132,19 +150,6 @@ def check_size(what: str, number: int, layer: Layer) -> None:
             f"{what}: layer {number} has {q} x {k} weights in each head and one page holds 4096 x 4096; record fewer "
             f"queries, for example hs.record(model, queries=range({min(q, MOST_WEIGHTS // k)}))."
         )
-
-
-def axis_entry(axis: Axis) -> dict[str, Any]:
-    """An axis for JSON: labels that are plain numbers are left to the browser."""
-    return {
-        "kind": axis.kind,
-        "length": axis.length,
-        "labels": None if axis.kind == "positions" else [visible(label) for label in axis.labels],
-        "special": [i for i, special in enumerate(axis.special) if special],
-        "grid": axis.grid,
-        "seconds": axis.seconds,
-        "source": None if axis.source is None else visible(Path(axis.source).name),
-    }
 
 
 def runs_entry(runs: Runs, keys: int) -> dict[str, Any]:
@@ -167,7 +172,13 @@ def bias_entry(bias: Tensor, layer: Layer) -> dict[str, Any]:
     }
 
 
-def head_entries(subject: Subject) -> dict[str, Any]:
+def silence(layer: Layer) -> bool:
+    """Whether the keys of a layer are frames of which some only fill the sound up; these are left out at first."""
+    axis = layer.keys[0]
+    return axis.kind == "frames" and any(axis.special) and not all(axis.special)
+
+
+def head_entries(subject: Subject, derived: bool = False) -> dict[str, Any]:
     """What is known of every head: its headline, its other findings, its statistics, and which heads come first.
 
     `said` holds for every layer and head a list of `[kind, text, query, key]`, the headline first; `order` the places
@@ -194,6 +205,9 @@ def head_entries(subject: Subject) -> dict[str, Any]:
         for name in subject.measures.columns
         if name in MEASURES
     }
+    if derived:
+        said.append([[[ROLLOUT, SENTENCE, None, None]]])
+        measures = {name: [*rows_, [None]] for name, rows_ in measures.items()}
     return {"said": said, "order": [list(place) for place in order], "measures": measures}
 
 

@@ -19,7 +19,7 @@ MOST = 200
 UNSEEN = 255
 
 
-def thumbnails(subject: Subject) -> dict[str, Any] | None:
+def thumbnails(subject: Subject, derived: Layer | None = None) -> dict[str, Any] | None:
     """For every layer the size of its pictures and the top of each, and all bytes; None where there are too many heads.
 
     The square root keeps small weights apart: of 255 steps the first is 1/65000 of the top.
@@ -27,7 +27,7 @@ def thumbnails(subject: Subject) -> dict[str, Any] | None:
     if subject.single or sum(layer.heads for layer in subject.layers) > MOST:
         return None
     layers, parts = [], []
-    for layer in subject.layers:
+    for layer in (*subject.layers, *([] if derived is None else [derived])):
         pictures = [small(layer, head) for head in range(layer.heads)]
         layers.append(
             {"size": list(pictures[0][0].shape), "tops": [float(f"{largest:.6g}") for _, largest in pictures]}

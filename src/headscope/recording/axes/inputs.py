@@ -2,7 +2,7 @@
 
 Every attention call runs inside of modules, and one of them was given ids, pixels or samples of as many positions as
 the call has: the innermost such module says what the positions are. Nothing is computed while the model runs; ids are
-copied, of pixels and sound only the shape is kept.
+copied, and of pixels and sound what a miniature needs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from headscope.attention.known import known
 from headscope.calls.call import Call
 from headscope.calls.modules import Running, parameters
+from headscope.hf import miniatures
 from headscope.hf.pictures import patch_axis
 from headscope.hf.sounds import frame_axis
 from headscope.hf.vocabulary import ids_axis, knows, tokenizer_at_hand, with_special
@@ -40,6 +42,7 @@ class Given:
         ids: `(batch, positions)`, where these are tokens.
         hidden: `(batch, positions)`, true where the mask beside the ids hides them.
         side: whose positions these are in a model with an encoder and a decoder, where that is known.
+        content: the first pictures or sounds of the batch, for miniatures; None where their numbers are not known.
     """
 
     what: What
@@ -49,6 +52,7 @@ class Given:
     side: Side | None
     ids: Tensor | None = None
     hidden: Tensor | None = None
+    content: Tensor | None = None
 
     def fits(self, items: int, count: int) -> bool:
         """Whether these are inputs of that many items and positions; a beam search repeats the items."""
@@ -61,6 +65,15 @@ class Given:
         if self.what == "pixels":
             return patch_axis(self.module, self.shape, count)
         return frame_axis(self.module, self.name, self.shape, count) if self.what == "sound" else None
+
+    def axes(self, count: int, items: int) -> list[Axis] | None:
+        """The axis of each item, with its miniature; a beam search repeats the items."""
+        axis = self.axis(count)
+        if axis is None:
+            return None
+        contents = [] if self.content is None else list(self.content)
+        shown = [axis if i >= len(contents) else miniatures.of_axis(axis, contents[i]) for i in range(self.shape[0])]
+        return [shown[i * self.shape[0] // items] for i in range(items)]
 
 
 @dataclass
@@ -122,8 +135,7 @@ class Inputs:
         if first is None:
             return None
         if first.what != "ids":
-            axis = first.axis(asked) if len(sources) == 1 else None
-            return None if axis is None else [axis] * items
+            return self._seen(first, asked, items) if len(sources) == 1 else None
         if any(one is None or one.ids is None for one in sources):
             return None
         moved = any(step.parents is not None for step in steps.steps)
@@ -156,10 +168,19 @@ class Inputs:
             if one is own or one.side == "decoder" or not one.fits(items, keys):
                 continue
             if one.ids is None:
-                axis = one.axis(keys)
-                return None if axis is None else [axis] * items
+                return self._seen(one, keys, items)
             return self._tokens(spread(one.ids, items), spread(hidden_of(one), items))
         return None
+
+    def _seen(self, one: Given, count: int, items: int) -> list[Axis] | None:
+        """The axes of pixels or sound, made once for all layers."""
+        key = (id(one), count, items)
+        if key not in self._made:
+            found = one.axes(count, items)
+            if found is None:
+                return None
+            self._made[key] = found
+        return self._made[key]
 
     def _tokens(self, ids: Tensor, hidden: Tensor) -> list[Axis]:
         """The axis of every item of a batch of ids, in the words of the model's tokenizer where that is at hand."""
@@ -202,7 +223,8 @@ def given_to(frame: Running) -> list[Given]:
             continue
         side = side_given(frame, name)
         if what != "ids":
-            found.append(Given(what, name, frame.module, tuple(x.shape), side))
+            content = miniatures.few(what, x) if known(x) else None
+            found.append(Given(what, name, frame.module, tuple(x.shape), side, content=content))
             continue
         ids = x.detach().clone()
         mask = frame.argument(name.replace("input_ids", "attention_mask"))

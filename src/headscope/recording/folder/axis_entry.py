@@ -9,9 +9,12 @@ import msgspec
 from msgspec import Meta
 
 from headscope.characters import sentence, shortened
+from headscope.files.png_file import size_of
 from headscope.look.axis import Axis
 
 LONGEST_NAME, LONGEST_LABEL = 2**12, 2**20
+# Bytes of a thumbnail, and pixels along its longer side.
+LARGEST_THUMBNAIL, WIDEST_THUMBNAIL = 2**21, 2**12
 
 Whole = Annotated[int, Meta(ge=0, le=2**53)]
 Integer = Annotated[int, Meta(ge=-(2**53), le=2**53)]
@@ -38,6 +41,7 @@ class AxisEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     odd: dict[Whole, Label] = {}
     padding: tuple[Whole, ...] | None = None
     parts: tuple[tuple[Name, AxisEntry], ...] | None = None
+    thumbnail: Annotated[bytes, Meta(max_length=2 * LARGEST_THUMBNAIL)] | None = None
 
     @classmethod
     def of(cls, axis: Axis) -> AxisEntry:
@@ -54,7 +58,8 @@ class AxisEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
         source = None if axis.source is None else named(axis.source)
         padding = None if axis.padding is None else tuple(i for i, mark in enumerate(axis.padding) if mark)
         written = labels, special, axis.ids, axis.spans, axis.grid, source, axis.seconds, odd, padding
-        return cls(axis.kind, axis.length, *written)
+        thumbnail = axis.thumbnail if axis.thumbnail and len(axis.thumbnail) <= LARGEST_THUMBNAIL else None
+        return cls(axis.kind, axis.length, *written, thumbnail=thumbnail)
 
     def axis(self) -> Axis:
         """The axis that was written."""
@@ -66,7 +71,7 @@ class AxisEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
         special = marked(self.special, self.length)
         padding = None if self.padding is None else marked(self.padding, self.length)
         written = labels, special, self.ids, self.spans, self.grid, self.source, self.seconds, padding
-        return Axis(self.kind, self.length, *written)
+        return Axis(self.kind, self.length, *written, thumbnail=self.thumbnail)
 
     def problem(self) -> str | None:
         """What does not fit together in the entry: the field, and why; None when all fits."""
@@ -84,6 +89,8 @@ class AxisEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
             return f"labels: {self.kind} without labels."
         if self.grid is not None and not (min(self.grid) > 0 and self.grid[0] * self.grid[1] <= self.length):
             return f"grid: {self.grid} does not fit {self.length} positions."
+        if self.thumbnail is not None and max(size_of(self.thumbnail) or (2**31,)) > WIDEST_THUMBNAIL:
+            return "thumbnail: not a PNG of at most 4096 x 4096 pixels."
         return None if self.parts is None else f"parts: {self.kind} with segments."
 
     def _segments_problem(self) -> str | None:

@@ -32,7 +32,7 @@ class Writer:
         self.path = with_suffix(path, SUFFIX)
         if not self.path.name:
             raise RecordingError(f"{path}: this is no name for a new folder; give one, such as out{SUFFIX}.")
-        self.axes: dict[Axis, int] = {}
+        self.axes: dict[tuple[Axis, bytes | None], int] = {}
         self.entries: list[form.LayerEntry] = []
         self.folder = Folder(self.path, names_in, overwrite=overwrite, fail=RecordingError)
 
@@ -51,7 +51,9 @@ class Writer:
         self.entries[position] = msgspec.structs.replace(self.entries[position], queries=queries, keys=keys)
 
     def _stored(self, position: int) -> Layer:
-        return StoredLayer(self.folder.path / file_name(position), self.entries[position], list(self.axes))
+        return StoredLayer(
+            self.folder.path / file_name(position), self.entries[position], [axis for axis, _ in self.axes]
+        )
 
     def _write(self, position: int, layer: Layer) -> form.LayerEntry:
         tensors = tensors_of(layer)
@@ -78,12 +80,14 @@ class Writer:
         )
 
     def _axis(self, axis: Axis) -> int:
-        return self.axes.setdefault(axis, len(self.axes))
+        return self.axes.setdefault((axis, axis.thumbnail), len(self.axes))
 
     def finish(self, model: str, rank: Rank | None = None, missed: Sequence[Missed] = ()) -> Path:
         """Write `recording.json` and move the folder to its place."""
         version = importlib.metadata.version("headscope")
-        body = form.Body(version, str(torch.__version__), named(model), *named_once(list(self.axes), self.entries))
+        body = form.Body(
+            version, str(torch.__version__), named(model), *named_once([axis for axis, _ in self.axes], self.entries)
+        )
         body.rank = None if rank is None else form.RankEntry(*rank)
         body.missed = tuple(form.MissedEntry(*map(named, one)) for one in missed[: form.MOST_MISSED])
         with self.folder.writing(form.NAME) as file:

@@ -10,6 +10,7 @@ const CHOICES = {
   direction: ["from", "to"],
   combine: ["mean", "max", "count"],
   texts: ["all", "AA", "AB", "BA", "BB"],
+  photo: ["both", "weights", "picture"],
   theme: ["light", "dark"],
 };
 const TEXTS = ["grid", "kinds", "search", "view"];
@@ -22,8 +23,8 @@ export function nameOf(layer, head) {
 
 /** The place of a head, by the model's numbers; null where there is none. */
 export function placeOf(layerNumber, headNumber) {
-  const layer = page.layers.findIndex(({ number }) => number === layerNumber);
-  const head = layer < 0 ? -1 : page.layers[layer].heads.indexOf(headNumber);
+  const layer = page.layers.findIndex(({ number }) => String(number) === String(layerNumber));
+  const head = layer < 0 ? -1 : page.layers[layer].heads.findIndex((number) => String(number) === String(headNumber));
   return head < 0 ? null : [layer, head];
 }
 
@@ -46,7 +47,7 @@ export function readAddress() {
   const number = (name) => (/^\d+$/.test(said.get(name) ?? "") ? Number(said.get(name)) : NaN);
   const { layer, head, query, key, item, input, cursor, theme, ...rest } = DEFAULTS;
   const change = { ...rest, item: number("item") || 0, input: number("input") || 0, key: said.has("key") ? number("key") : null, theme: state.theme };
-  const place = placeOf(number("layer"), number("head"));
+  const place = placeOf(said.get("layer"), said.get("head"));
   [change.layer, change.head] = place ?? [layer, head];
   change.query = Number.isNaN(number("query")) ? query : number("query");
   for (const [name, values] of Object.entries(CHOICES)) if (values.includes(said.get(name))) change[name] = said.get(name);
@@ -55,7 +56,7 @@ export function readAddress() {
   if (!/^(\d+(\.\d+)?,){3}\d+(\.\d+)?$/.test(change.view)) change.view = "";
   const least = Number(said.get("least"));
   if (said.has("least") && least >= 0 && least <= 1) change.least = least;
-  const others = (said.get("with") ?? "").split(",").map((name) => placeOf(...name.split(".").map(Number)));
+  const others = (said.get("with") ?? "").split(",").map((name) => placeOf(...name.split(".")));
   change.others = others.filter(Boolean).map((found) => found.join(".")).join(",");
   choose(change);
 }

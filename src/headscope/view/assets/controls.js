@@ -13,6 +13,7 @@ export function buildControls() {
   wire("scale", () => scaleKind(), "layer item");
   for (const name of ["special", "weigh", "direction", "combine"]) wire(name, () => state[name]);
   byId("special").hidden = !page.axes.some((axis) => axis.special.length && axis.special.length < axis.length);
+  byId("special-name").textContent = specialNoun();
   byId("weigh").hidden = !page.layers.some((layer) => layer.lengths);
   byId("theme").addEventListener("click", toggleTheme);
   on("theme", markTheme);
@@ -27,6 +28,13 @@ export function buildControls() {
   buildItems();
   buildTabs();
   document.addEventListener("keydown", onKey);
+}
+
+/** What the special positions are: tokens, the silence that fills a sound up, or what stands beside the patches. */
+function specialNoun() {
+  const kinds = new Set(page.axes.filter(({ special }) => special.length).map(({ kind }) => kind));
+  if (kinds.size === 1 && kinds.has("frames")) return "Silence at the end";
+  return kinds.has("frames") ? "Special tokens, silence" : "Special tokens";
 }
 
 /** A group of buttons of which one is pressed. */

@@ -1,8 +1,8 @@
 // All heads: as small pictures by layer, in the order of a statistic, or by what they do; many heads as coloured squares.
 
-import { arranged, measureNames, measureOf } from "./arrange.js";
+import { arranged, everyHead, measureNames, measureOf } from "./arrange.js";
 import { colourAt, picture } from "./colour.js";
-import { page } from "./data.js";
+import { axesOf, page } from "./data.js";
 import { byId, make, sharpen } from "./dom.js";
 import { headName } from "./headline.js";
 import { pooled } from "./shown.js";
@@ -11,7 +11,7 @@ import { dimmed } from "./search.js";
 import { onThumbnail, thumbnail, thumbnailNow } from "./thumbnails.js";
 
 const SQUARES = 200; // More heads than this are coloured squares; the picture comes on hover.
-const heads = page.layers.reduce((sum, layer) => sum + layer.heads.length, 0);
+const heads = page.layers.reduce((sum, layer) => sum + (layer.derived ? 0 : layer.heads.length), 0);
 const squares = heads > SQUARES;
 let cells = new Map(); // "layer.head" by place -> { button, x, y, layer, head, row, column }
 let rows = [];
@@ -93,10 +93,14 @@ function gridRows(size, gap, margin) {
     if (row.label && (r % every === 0 || state.grid !== "layer")) line.append(laid(make("span", { class: "grid-number", role: "rowheader", title: row.title }, row.label), 0, top, margin, size));
     row.cells.forEach(([layer, head], c) => {
       const x = margin + c * (size + gap);
-      const button = laid(make("button", { class: "grid-cell", role: "gridcell", type: "button", tabindex: "-1", "aria-label": cellName(layer, head), title: squares ? null : cellName(layer, head), "data-head": `${layer}.${head}` }), x, top, size, size);
+      const button = laid(make("button", { class: row.derived ? "grid-cell derived" : "grid-cell", role: "gridcell", type: "button", tabindex: "-1", "aria-label": cellName(layer, head), title: squares ? null : cellName(layer, head), "data-head": `${layer}.${head}` }), x, top, size, size);
       cells.set(`${layer}.${head}`, { button, x, y: top, layer, head, row: r, column: c });
       line.append(button);
     });
+    if (row.derived) {
+      line.append(laid(make("span", { class: "grid-number", role: "rowheader", title: row.title }, row.derived), margin + size + 6, top, 130, size));
+      geometry.wide = margin + size + 136;
+    }
     top += size + gap;
     made.push(line);
   });
@@ -109,7 +113,7 @@ function laid(element, left, top, width, height) {
 }
 
 function numbersRow(size, gap, margin) {
-  const same = page.layers.every((layer) => layer.heads.join() === page.layers[0].heads.join());
+  const same = page.layers.every((layer) => layer.derived || layer.heads.join() === page.layers[0].heads.join());
   const widest = Math.max(...page.layers.map((layer) => layer.heads.length));
   const every = size + gap < 18 ? 4 : 1;
   const numbers = Array.from({ length: widest }, (_, i) => (same ? page.layers[0].heads[i] : i));
@@ -120,6 +124,7 @@ function numbersRow(size, gap, margin) {
 function cellName(layer, head) {
   const said = page.heads?.said[layer][head][0];
   const cross = page.layers[layer].kind === "self" ? "" : ` (${page.layers[layer].kind})`;
+  if (page.layers[layer].derived) return `Rollout, no head: ${said?.[1] ?? "derived from all heads"}`;
   const name = headName(layer, head).replace(" · ", " ").toLowerCase();
   return `${name}${cross}${said ? `: ${said[1]}` : ""}`;
 }
@@ -135,7 +140,8 @@ function markHeads() {
   const button = cells.get(current)?.button;
   if (byId("grid").contains(document.activeElement) && document.activeElement !== button) button?.focus({ preventScroll: true });
   if (button) keepCellInSight(button);
-  byId("together").hidden = chosen.size < 2;
+  const several = chosen.size > 1;
+  for (const id of ["together-count", "combine", "together-end"]) byId(id).hidden = !several;
   byId("together-count").textContent = `${chosen.size} heads`;
 }
 
@@ -160,6 +166,13 @@ function drawGridNote() {
   const sorted = measureNames().includes(state.grid) ? `Sorted by ${state.grid}, largest first. ` : "";
   byId("grid-note").textContent = squares ? `${sorted}Colour: ${name}, from 0 to ${Number(top.toFixed(2))}. Hover a square for its picture.` : sorted;
   byId("grid-note").hidden = !byId("grid-note").textContent;
+}
+
+/** Look at several heads together, those whose queries and keys are those of the chosen one. */
+function pickTogether(places) {
+  const { queries, keys } = axesOf(state.layer, state.item);
+  const alike = places.filter(([l]) => axesOf(l, state.item).queries === queries && axesOf(l, state.item).keys === keys);
+  choose({ others: alike.filter(([l, h]) => l !== state.layer || h !== state.head).map((place) => place.join(".")).join(",") });
 }
 
 /** Choose a head; with Ctrl, Shift or Command add it to the others, or take it away. */
@@ -214,6 +227,8 @@ export function buildGrid() {
   grid.addEventListener("pointerover", showHovered);
   grid.addEventListener("pointerleave", () => (byId("peek").hidden = true));
   byId("together-end").addEventListener("click", () => choose({ others: "" }));
+  byId("together-layer").addEventListener("click", () => pickTogether(everyHead().filter(([l]) => l === state.layer)));
+  byId("together-all").addEventListener("click", () => pickTogether(everyHead()));
   onThumbnail(squares, paintOne);
   layout();
   let width = byId("grid-box").clientWidth;

@@ -15,6 +15,7 @@ export function withQuotes(text) {
 
 /** The name of a head, by the model's numbers. */
 export function headName(layer, head) {
+  if (page.layers[layer].derived) return "Rollout";
   return page.single ? "One head" : `Layer ${page.layers[layer].number} · head ${page.layers[layer].heads[head]}`;
 }
 

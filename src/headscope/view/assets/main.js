@@ -108,10 +108,11 @@ function drawReadout() {
 
 function drawHeader() {
   const axis = axesOf(state.layer, state.item).queries;
-  const heads = page.layers.reduce((sum, layer) => sum + layer.heads.length, 0);
+  const layers = page.layers.filter(({ derived }) => !derived);
+  const heads = layers.reduce((sum, layer) => sum + layer.heads.length, 0);
   byId("title").textContent = byId("title").title = page.title || page.model || "One attention head";
   const parts = page.title && page.model ? [page.model] : [];
-  if (!page.single) parts.push(counted(page.layers.length, "layer"), counted(heads, "head"));
+  if (!page.single) parts.push(counted(layers.length, "layer"), counted(heads, "head"));
   byId("subtitle").textContent = [...parts, `${axis.length} ${axis.kind}`].join(" · ");
   document.body.classList.toggle("single", page.single);
 }
@@ -148,7 +149,7 @@ function start() {
   });
   on("layer head item special others combine weigh", load);
   on("scale theme", loaded);
-  on("query key direction least texts", () => {
+  on("query key direction least texts photo", () => {
     redraw();
     drawToken();
   });

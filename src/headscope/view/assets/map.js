@@ -12,7 +12,7 @@ const CORNER = 42; // The least room above the map: the words in its corner need
 /** The heat map of a head on a canvas: drawing. What is drawn is { shown, axes, query, cursor }. */
 export class HeatMap {
   constructor(canvas, box, frame = new Frame()) {
-    Object.assign(this, { canvas, box, frame, overview: null, tall: 0 });
+    Object.assign(this, { canvas, box, frame, overview: null, tall: 0, labelled: { rows: [], columns: [] } });
   }
 
   draw(scene) {
@@ -33,7 +33,7 @@ export class HeatMap {
     const { scene, frame } = this;
     drawCells(context, frame, scene);
     drawMarks(context, frame, scene);
-    drawTicks(context, frame, scene);
+    this.labelled = drawTicks(context, frame, scene);
     if (frame.zoomed) drawInset(context, this);
   }
 }
@@ -198,6 +198,7 @@ function drawTicks(context, frame, { shown, axes, query, cursor }) {
   context.textBaseline = "bottom";
   context.fillText("key →", x - 8, y - 24);
   context.fillText("query ↓", x - 8, y - 10);
+  return { rows: down.ticks, columns: along.ticks };
 }
 
 /** Where the small whole lies, when only a part is seen. */

@@ -2,6 +2,7 @@
 
 import { colourAt, inkOn } from "./colour.js";
 import { beginsWord, byId, make, rightToLeft, weightText, wordOf } from "./dom.js";
+import { isPatch, picturesOf } from "./images.js";
 import { placesOf } from "./scale.js";
 import { saidOf } from "./shown.js";
 import { ARROWS, choose, on, state } from "./state.js";
@@ -26,7 +27,10 @@ function textOf(side, axis) {
   const box = make("div", { class: "passage", role: "listbox", tabindex: "0", "aria-label": `${side === "query" ? "The queries" : side === "key" ? "The keys" : "The text"}. Arrow keys choose a token.`, dir: rightToLeft(axis.labels) ? "rtl" : "ltr" });
   const words = axis.labels.map((label, i) => {
     const word = make("span", { class: `token${axis.isSpecial[i] ? " special" : ""}`, role: "option", "data-position": i }, wordOf(label));
-    if (beginsWord(axis.labels, i) && i) box.append(" ");
+    if (isPatch(axis, i)) {
+      word.hidden = true;
+      if (picturesOf(axis).some(({ at }) => at === i)) box.append(" ", pictureMark(axis, i), " ");
+    } else if (beginsWord(axis.labels, i) && i) box.append(" ");
     box.append(word);
     return word;
   });
@@ -44,6 +48,12 @@ function textOf(side, axis) {
   return text;
 }
 
+/** What stands in a text for the patches of a picture. */
+function pictureMark(axis, start) {
+  const { rows, columns } = picturesOf(axis).find(({ at }) => at === start);
+  return make("span", { class: "picture-mark", title: "The patches are in the panel of the row." }, `▦ ${rows} × ${columns} patches`);
+}
+
 function pickToken({ side }, at, reverse) {
   if (side === "key") return choose({ key: at, direction: "to" });
   const query = side === "both" ? at - shift : at;
@@ -59,7 +69,8 @@ function onPassageKey(event, text) {
   const step = ARROWS[event.key];
   if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
   const at = Math.max(0, chosenIn(text));
-  const next = step[0] ? inLine(text.words, at, step[0]) : at + step[1];
+  let next = step[0] ? inLine(text.words, at, step[0]) : at + step[1];
+  while (!step[0] && text.words[next]?.hidden) next += step[1];
   if (next >= 0 && next < text.words.length) pickToken(text, next, event.shiftKey);
   event.preventDefault();
   event.stopPropagation();

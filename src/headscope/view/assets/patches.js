@@ -1,73 +1,111 @@
-// Keys that are patches of a picture: the weights where the patches are.
+// Positions that are patches of a picture: the weights where the patches are, over the picture itself.
 
-import { picture } from "./colour.js";
-import { byId, cssColour, make, sharpen, weightText } from "./dom.js";
-import { choose, state } from "./state.js";
+import { colourAt, picture } from "./colour.js";
+import { drawContour, edgesOf, massOf } from "./contours.js";
+import { cssColour, make, sharpen, weightText } from "./dom.js";
+import { imageOf } from "./images.js";
+import { position } from "./scale.js";
+import { ARROWS, state } from "./state.js";
 
-const WIDTH = 272;
-let grid = null;
+const WIDEST = 340;
+const CONTOURS = [[0.8, [3, 3]], [0.5, []]]; // Shares of the weight, and how their lines are dashed.
 
-/** The picture's grid of patches, and the tokens that are none (class, registers) beside it. */
-export function patchGrid(axis, pick) {
-  const [rows, columns] = axis.grid;
-  const extra = axis.length - rows * columns;
-  const cell = Math.max(2, Math.floor(Math.min(WIDTH / columns, WIDTH / rows)));
-  const canvas = make("canvas", { id: "patch-canvas", tabindex: "0", role: "img", "aria-label": `the weights over ${rows} × ${columns} patches` });
-  const others = Array.from({ length: extra }, (_, i) => make("button", { type: "button", class: "ask" }, axis.labels[i], " ", make("span", { class: "rank-weight" })));
-  others.forEach((button, i) => button.addEventListener("click", () => pick(i)));
-  grid = { axis, rows, columns, extra, cell, canvas, others };
-  const keyAt = (event) => {
-    const box = canvas.getBoundingClientRect();
-    const [c, r] = [Math.floor((event.clientX - box.left) / cell), Math.floor((event.clientY - box.top) / cell)];
-    return r >= 0 && c >= 0 && r < rows && c < columns ? extra + r * columns + c : -1;
-  };
-  canvas.addEventListener("pointermove", (event) => {
-    const key = keyAt(event);
-    choose({ cursor: key < 0 ? null : { query: state.query, key } });
-  });
-  canvas.addEventListener("pointerleave", () => choose({ cursor: null }));
-  canvas.addEventListener("click", (event) => {
-    if (keyAt(event) >= 0) pick(keyAt(event));
-  });
-  canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
-    if (step === undefined) return;
-    pick(Math.min(axis.length - 1, Math.max(0, grid.own + step)));
+/** The grid of one picture within an axis. `pick` chooses a position, `hover` points at one or at null. */
+export class PatchGrid {
+  constructor(axis, region, { pick, hover, name }) {
+    Object.assign(this, { axis, region, pick, hover, name, last: null });
+    this.canvas = make("canvas", { class: "patch-canvas", tabindex: "0", role: "application", "aria-roledescription": "picture" });
+    this.note = make("p", { class: "note patch-note" });
+    this.element = make("div", { class: "patches" }, this.canvas, this.note);
+    this.canvas.addEventListener("pointermove", (event) => hover(this.positionAt(event)));
+    this.canvas.addEventListener("pointerleave", () => hover(null));
+    this.canvas.addEventListener("click", (event) => this.positionAt(event) !== null && pick(this.positionAt(event)));
+    this.canvas.addEventListener("keydown", (event) => this.onKey(event));
+  }
+
+  /** The position whose patch is under the pointer, or null. */
+  positionAt(event) {
+    const { at, rows, columns } = this.region;
+    const box = this.canvas.getBoundingClientRect();
+    const [c, r] = [Math.floor(((event.clientX - box.left) / box.width) * columns), Math.floor(((event.clientY - box.top) / box.height) * rows)];
+    return r >= 0 && c >= 0 && r < rows && c < columns ? at + r * columns + c : null;
+  }
+
+  onKey(event) {
+    const step = ARROWS[event.key];
+    const { at, rows, columns } = this.region;
+    if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
+    const own = Math.min(Math.max(0, (this.last?.own ?? at) - at), rows * columns - 1);
+    const [r, c] = [Math.floor(own / columns) + step[0], (own % columns) + step[1]];
+    if (r >= 0 && c >= 0 && r < rows && c < columns) this.pick(at + r * columns + c);
     event.preventDefault();
     event.stopPropagation();
-  });
-  return make("div", { class: "patches" }, canvas, make("div", { class: "text" }, ...others), make("p", { class: "note", id: "patch-source" }, axis.source ?? ""));
-}
-
-/** Fill the grid with the weights of one row; `own` is the patch that asks, where it is among them. */
-export function paintPatches(weights, places, own, scale) {
-  const { rows, columns, extra, cell, canvas, others } = grid;
-  grid.own = own;
-  const context = sharpen(canvas, columns * cell, rows * cell);
-  context.fillStyle = cssColour("--hatch");
-  context.fillRect(0, 0, columns * cell, rows * cell);
-  context.imageSmoothingEnabled = false;
-  let most = 0;
-  for (let k = extra; k < weights.length; k++) most = Math.max(most, weights[k]);
-  const cells = scale.kind === "order" ? places : weights;
-  context.drawImage(picture(cells.subarray(extra), columns, rows, patchScale(scale, weights, extra)), 0, 0, columns * cell, rows * cell);
-  others.forEach((button, i) => {
-    button.lastChild.textContent = weightText(weights[i]);
-    button.setAttribute("aria-pressed", String(i === own));
-  });
-  if (own >= extra) {
-    context.strokeStyle = cssColour("--accent");
-    context.lineWidth = 2;
-    context.strokeRect(((own - extra) % columns) * cell, Math.floor((own - extra) / columns) * cell, cell, cell);
   }
-  const source = grid.axis.source ? `${grid.axis.source} · ` : "";
-  byId("patch-source").textContent = `${source}${rows} × ${columns} patches; the largest weight is ${weightText(most)}`;
+
+  /** Draw the values of all positions of the axis; `own` is the position that is chosen among them. */
+  paint(values, scale, own, column = false) {
+    this.last = { values, scale, own, column };
+    const { at, rows, columns, image, source } = this.region;
+    const cell = Math.max(2, Math.floor(Math.min((this.element.clientWidth || 272) / columns, WIDEST / columns, WIDEST / rows)));
+    const [width, height] = [columns * cell, rows * cell];
+    const context = sharpen(this.canvas, width, height);
+    const photo = imageOf(image, () => this.last && this.paint(this.last.values, this.last.scale, this.last.own, this.last.column));
+    const part = values.subarray(at, at + rows * columns);
+    context.fillStyle = cssColour("--hatch");
+    context.fillRect(0, 0, width, height);
+    if (photo && state.photo !== "weights") context.drawImage(photo, 0, 0, width, height);
+    if (!photo || state.photo !== "picture") drawWeights(context, part, this.region, cell, ownScale(scale, part), photo && state.photo === "both");
+    const masses = CONTOURS.map(([share, dash]) => {
+      const { inside, count } = massOf(part, share);
+      if (count < part.length) drawContour(context, edgesOf(inside, rows, columns), cell, cell, dash);
+      return count;
+    });
+    if (own >= at && own < at + part.length) drawOwn(context, own - at, columns, cell);
+    this.describe(part, source, masses, column);
+  }
+
+  describe(part, source, [most, half], column) {
+    const { rows, columns } = this.region;
+    let [sum, largest] = [0, 0];
+    for (const value of part) if (value > 0) [sum, largest] = [sum + value, Math.max(largest, value)];
+    Object.assign(this.canvas.dataset, { sum: sum.toFixed(4), half, most });
+    this.canvas.setAttribute("aria-label", `${this.name}: ${rows} × ${columns} patches. Arrow keys choose one.`);
+    const over = column ? `Column: the weights of ${rows * columns} patches on the chosen key, sum ${sum.toFixed(2)}` : `${sum.toFixed(3)} of the weight on ${rows * columns} patches`;
+    const said = `${over}, largest ${weightText(largest)}. Lines: half of it on ${half}, four fifths on ${most}.`;
+    this.note.textContent = `${source ? `${source} · ` : ""}${said}`;
+  }
 }
 
-/** The scale of the patches alone: from their least to their largest where a head is so even that one colour is all there is. */
-function patchScale(scale, weights, extra) {
-  if (scale.kind !== "linear" && scale.kind !== "sqrt") return scale;
+/** The cells in colour; over a picture the lighter the less they weigh. */
+function drawWeights(context, values, { rows, columns }, cell, scale, over) {
+  context.imageSmoothingEnabled = false;
+  if (!over) return context.drawImage(picture(values, columns, rows, scale), 0, 0, columns * cell, rows * cell);
+  for (let i = 0; i < values.length; i++) {
+    if (values[i] < 0) continue;
+    const place = position(values[i], scale);
+    context.globalAlpha = 0.12 + 0.66 * place;
+    context.fillStyle = colourAt(place);
+    context.fillRect((i % columns) * cell, Math.floor(i / columns) * cell, cell, cell);
+  }
+  context.globalAlpha = 1;
+  context.imageSmoothingEnabled = true;
+}
+
+function drawOwn(context, place, columns, cell) {
+  const [x, y] = [(place % columns) * cell, Math.floor(place / columns) * cell];
+  context.strokeStyle = "rgb(0 0 0 / 60%)";
+  context.lineWidth = 4;
+  context.strokeRect(x, y, cell, cell);
+  context.strokeStyle = cssColour("--accent");
+  context.lineWidth = 2;
+  context.strokeRect(x, y, cell, cell);
+}
+
+/** The scale of the patches alone: up to their largest, as a class token may take nearly all of a row. */
+export function ownScale(scale, values) {
+  const kind = scale.kind === "order" ? "sqrt" : scale.kind;
+  if (kind !== "linear" && kind !== "sqrt") return scale;
   let most = 0;
-  for (let k = extra; k < weights.length; k++) most = Math.max(most, weights[k]);
-  return { ...scale, top: most || 1 };
+  for (const value of values) if (value > most) most = value;
+  return { ...scale, kind, top: most || 1 };
 }

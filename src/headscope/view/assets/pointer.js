@@ -47,7 +47,7 @@ export function listenOnMap(map, look, redraw, { tip = null, pick = null, moved 
     drag = null;
     if (held?.moved || held?.inset || !look()) return;
     hover(event);
-    (pick ?? chooseRow)(frame, look(), ...point(event));
+    (pick ?? chooseRow)(frame, look(), ...point(event), map.labelled);
   });
   canvas.addEventListener("pointercancel", () => (drag = null));
   canvas.addEventListener("pointerleave", () => {
@@ -86,13 +86,20 @@ function heaviest(shown) {
 }
 
 /** Choose the row of a cell or of a label; above the map, that of the same token. */
-function chooseRow(frame, shown, x, y) {
-  const r = frame.rowAt(y);
+function chooseRow(frame, shown, x, y, { rows, columns }) {
+  const r = x < frame.place.x ? nearestLabel(rows, frame.rowAt(y), frame.cellHeight) : frame.rowAt(y);
   if (r >= 0) return choose({ query: shown.rows[r] });
-  const c = frame.columnAbove(x, y, TURN);
+  const c = nearestLabel(columns, frame.columnAbove(x, y, TURN), frame.cellWidth);
   const { same, shift } = axesOf(...place());
   if (c >= 0 && same && shown.columns[c] >= shift) choose({ query: shown.columns[c] - shift });
   else if (c >= 0 && !same) choose({ key: shown.columns[c], direction: "to" });
+}
+
+/** A label covers several thin rows: the one whose label is under the pointer, or the place itself beside all labels. */
+function nearestLabel(labelled, at, size) {
+  if (at < 0) return at;
+  const near = labelled.reduce((best, i) => (Math.abs(i - at) < Math.abs(best - at) ? i : best), labelled[0] ?? at);
+  return Math.abs(near - at) * size <= LABEL / 2 ? near : at;
 }
 
 function inInset(frame, x, y) {
@@ -135,6 +142,7 @@ function onMapKey(map, tip, event, shown, redraw) {
   event.stopPropagation();
 }
 
+const LABEL = 14; // The height of a label, in pixels.
 const ZOOMS = { "+": 1.6, "=": 1.6, "-": 1 / 1.6, 0: 0 };
 
 function clamp(value, count) {

@@ -11,6 +11,7 @@ export function pythonLines({ axes }) {
   if (page.single) lines.push("weights = head.weights()  # head: what the page was made of");
   else {
     lines.push("# recording: what the page was made of, or hs.load(its folder)");
+    if (page.layers[state.layer].derived) return `${[...lines, `weights = recording.rollout(${state.item ? `item=${state.item}` : ""})  # (positions, positions)`, `row = weights[${state.query}]  # the row of ${JSON.stringify(axes.queries.labels[state.query])}`].join("\n")}\n`;
     const names = heads.map(([l, h]) => `recording[${page.layers[l].number}, ${page.layers[l].heads[h]}${item}]`);
     lines.push(heads.length > 1 ? `heads = [${names.join(", ")}]` : `head = ${names[0]}`);
     if (heads.length === 1) lines.push("weights = head.weights()");

@@ -4,6 +4,7 @@ import { layWords, linkPath, svg, wordGroup } from "./arcs.js";
 import { colourAt, inkOn } from "./colour.js";
 import { axesOf } from "./data.js";
 import { byId, cssColour, make, weightText } from "./dom.js";
+import { isPatch } from "./images.js";
 import { buildPassage, paintPassage } from "./passage.js";
 import { placesOf } from "./scale.js";
 import { saidOf } from "./shown.js";
@@ -20,7 +21,7 @@ let source = null; // The head that is shown.
 /** The positions of an axis that stand in the line of text: special tokens leave it, unless there is nothing else. */
 function lineOf(axis) {
   const all = Array.from({ length: axis.length }, (_, i) => i);
-  const content = all.filter((i) => !axis.isSpecial[i]);
+  const content = all.filter((i) => !axis.isSpecial[i] && !isPatch(axis, i));
   return content.length ? content : all;
 }
 

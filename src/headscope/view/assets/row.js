@@ -2,8 +2,7 @@
 
 import { colourAt } from "./colour.js";
 import { byId, make, shortLabel, weightText } from "./dom.js";
-import { keyStrip, paintStrip } from "./strip.js";
-import { paintPatches, patchGrid } from "./patches.js";
+import { buildPanel, paintPanel } from "./panel.js";
 import { targetKey } from "./reading.js";
 import { placesOf } from "./scale.js";
 import { saidOf, shownOf } from "./shown.js";
@@ -11,22 +10,19 @@ import { choose, on, state } from "./state.js";
 
 const RANKED = 10;
 const RANKED_BACK = 5;
-const OVERVIEW = 80; // A text of more tokens gets an overview.
-let panel = { asking: [] };
 let last = null; // What the panel shows: for the table, when it is opened.
 
 /** Build and fill the panel of the chosen query's row; `chosen` holds the head's weights. */
 export function drawPanel(chosen) {
-  const { queries, keys, same, shift } = chosen.axes;
+  const { queries, keys } = chosen.axes;
   const { query } = state;
-  build(queries, keys, same, shift);
+  buildPanel(chosen.axes);
   const weights = chosen.row(query);
   const { places, scale } = placesOf(weights, shownOf(keys).length);
   last = { chosen, weights };
   byId("row-token").textContent = shortLabel(queries.labels[query], 40);
   byId("row-place").textContent = `query ${query}`;
-  panel.paint?.(weights, places, same ? query + shift : -1, scale);
-  panel.asking.forEach((chip, i) => chip.setAttribute("aria-pressed", String(i === query)));
+  paintPanel(chosen, weights, places, scale);
   fillRanking("ranking", weights, places, keys, RANKED, (k) => ({ query, key: k }));
   drawBack(chosen, queries, keys);
   byId("row-sum").textContent = sumText(weights);
@@ -55,37 +51,6 @@ function drawBack(chosen, queries, keys) {
   byId("back-token").textContent = shortLabel(keys.labels[key] ?? "", 24);
   const { places } = placesOf(column, column.length);
   fillRanking("ranking-back", column, places, queries, RANKED_BACK, (q) => ({ query: q, key }));
-}
-
-/** The parts of the panel that only change with the axes. */
-function build(queries, keys, same, shift) {
-  if (panel.queries === queries && panel.keys === keys) return;
-  panel = { queries, keys, asking: [] };
-  const key = byId("row-keys");
-  const asks = byId("row-queries");
-  key.replaceChildren();
-  asks.replaceChildren();
-  const worded = (axis) => axis.kind === "tokens" || (axis.kind === "positions" && axis.length <= OVERVIEW);
-  asks.hidden = same || (worded(queries) && worded(keys));
-  const pick = (k) => (same ? k >= shift && choose({ query: k - shift }) : choose({ key: k, direction: "to" }));
-  if (keys.kind === "patches" && keys.grid) {
-    key.append(patchGrid(keys, pick));
-    panel.paint = paintPatches;
-  } else if (keys.kind !== "tokens" || keys.length > OVERVIEW) {
-    key.append(keyStrip(keys, pick, keys.kind === "tokens" ? 44 : undefined));
-    panel.paint = paintStrip;
-  }
-  if (!asks.hidden) buildAsking(asks, queries);
-}
-
-/** For cross-attention with what is no text: the queries to choose from. */
-function buildAsking(asks, queries) {
-  panel.asking = queries.labels.map((label, i) => {
-    const chip = make("button", { type: "button", class: `ask${queries.isSpecial[i] ? " special" : ""}`, title: label }, make("bdi", {}, shortLabel(label, 28)));
-    chip.addEventListener("click", () => choose({ query: i, direction: "from" }));
-    return chip;
-  });
-  asks.append(make("h3", {}, "Queries"), make("div", { class: "text", role: "group", "aria-label": "queries" }, ...panel.asking));
 }
 
 /** The largest weights of a row or of a column. */

@@ -5,6 +5,7 @@ import { state } from "./state.js";
 
 /** Whether a head is left out by the search or by the chips of kinds. */
 export function dimmed(layer, head) {
+  if (page.layers[layer].derived) return false;
   const kinds = state.kinds.split(",").filter(Boolean);
   const said = page.heads?.said[layer][head] ?? [];
   if (kinds.length && !said.some(([kind]) => kinds.includes(kind))) return true;

@@ -12,12 +12,13 @@ export const DEFAULTS = {
   key: null, // what is looked at, where keys are other things than queries; null is the heaviest of the row
   cursor: null, // { query, key }: the cell under the pointer, or under the keyboard's cursor
   scale: null, // or "linear", "sqrt", "log", "order"; null follows the length
-  special: "shown", // or "hidden", or "renormalised"
+  special: page.start.special ?? "shown", // or "hidden", or "renormalised"
   weigh: "weights", // or "values": times the length of the value
   direction: "from", // or "to": what looks at the chosen token
   others: "", // heads that are looked at together with the chosen one: "layer.head,layer.head", by place
   combine: "mean", // or "max", or "count"
   least: 0.15, // the smallest weight that has an arc
+  photo: "both", // or "weights", or "picture": what is seen of a picture and its weights
   texts: "all", // or "AA", "AB", "BA", "BB": which links of a pair of texts
   grid: "layer", // or "kind", or the name of a statistic
   kinds: "", // kinds of heads that are sought: "previous,pair"

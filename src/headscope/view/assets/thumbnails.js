@@ -1,7 +1,7 @@
 // The small picture of every head: as it came with the page, or computed here where something else is to be shown.
 
 import { axesOf, headOf, page, thumbnailOf } from "./data.js";
-import { everyHead } from "./arrange.js";
+import { everyPlace } from "./arrange.js";
 import { scaleFor, scaleKind, topOf } from "./scale.js";
 import { pooled, rowFactor, shownOf } from "./shown.js";
 import { Slices } from "./slices.js";
@@ -60,10 +60,10 @@ export function onThumbnail(onlyOnDemand, then) {
   const start = () => {
     pictures = new Map();
     const asMade = state.special === "shown" && state.item === 0;
-    if (asMade && page.thumbnails) for (const [l, h] of everyHead()) pictures.set(`${l}.${h}`, thumbnailOf(l, h));
+    if (asMade && page.thumbnails) for (const [l, h] of everyPlace()) pictures.set(`${l}.${h}`, thumbnailOf(l, h));
     document.documentElement.dataset.heads = "waiting";
-    for (const place of everyHead()) then(...place);
-    const missing = onlyOnDemand ? [] : everyHead().filter(([l, h]) => !pictures.has(`${l}.${h}`));
+    for (const place of everyPlace()) then(...place);
+    const missing = onlyOnDemand ? [] : everyPlace().filter(([l, h]) => !pictures.has(`${l}.${h}`));
     missing.sort((a, b) => Math.abs(a[0] - state.layer) - Math.abs(b[0] - state.layer));
     painting.start([...missing.map((place) => painted(place, then)), done()]);
   };
