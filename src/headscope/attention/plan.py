@@ -8,12 +8,13 @@ from types import ModuleType
 
 import torch
 
+from headscope.attention import gpu_order
 from headscope.attention.known import known
-from headscope.attention.paths import flex, formula, fused, tiled
+from headscope.attention.paths import flex, formula, fused, tiled, triton
 from headscope.attention.request import Request
 from headscope.errors import BackendRefused
 
-PATHS: dict[str, ModuleType] = {path.NAME: path for path in (fused, tiled, flex, formula)}
+PATHS: dict[str, ModuleType] = {path.NAME: path for path in (fused, tiled, triton, flex, formula)}
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,15 @@ def choose(request: Request, backend: str | None = None) -> tuple[ModuleType, st
         return named(request, backend), "it was asked for by name"
     if not known(request.q):
         return without_numbers(request)
+    if request.device.kind != "cpu":
+        return gpu_order.choose(request, request.device)
     if request.is_plain:
         return fused, "torch's fused kernel runs it as it is"
-    if request.q.device.type != "cpu" and request.q.shape[2] >= FLEX_QUERIES and not flex.refusals(request):
-        return flex, "FlexAttention compiles this mask and these scores into one kernel"
     reasons = fused.refusals(request)
     refused = tiled.refusals(request)
     if reasons:
         return (formula, "; ".join(reasons + refused)) if refused else (tiled, "; ".join(reasons))
-    if request.mask is None or request.q.device.type != "cpu":
+    if request.mask is None:
         return fused, "torch's fused kernel runs it, with the mask written out"
     if refused:
         return fused, "; ".join(refused)
@@ -116,8 +117,6 @@ def run(request: Request, backend: str | None) -> tuple[torch.Tensor, torch.Tens
         raise
 
 
-# On a GPU a kernel of its own pays off from about this many queries.
-FLEX_QUERIES = 128
 # Pairs of query and key up to which a traced graph writes its mask out.
 WRITTEN_OUT = 2**20
 # What one tile costs besides its products, in query-key pairs of 64 features: some 40 microseconds on a CPU.

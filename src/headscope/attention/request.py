@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from headscope.attention.bias import Bias
+from headscope.attention.device import Device, device_of
 from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.runs import Runs
 from headscope.attention.masks.window import Window
@@ -21,7 +22,7 @@ class Request:
     `where` is the name of the function that was called, for its errors.
     """
 
-    __slots__ = ("bias", "dropout", "k", "mask", "needs_lse", "q", "scale", "sinks", "softcap", "v", "where")
+    __slots__ = ("_device", "bias", "dropout", "k", "mask", "needs_lse", "q", "scale", "sinks", "softcap", "v", "where")
 
     def __init__(
         self,
@@ -66,6 +67,16 @@ class Request:
         self.q, self.k, self.v, self.mask, self.bias, self.where = q, k, v, mask, bias, where
         self.scale = default_scale(q) if scale is None else scale
         self.softcap, self.sinks, self.dropout, self.needs_lse = softcap, sinks, dropout, needs_lse
+        self._device: Device | None = None
+
+    @property
+    def device(self) -> Device:
+        """What the device of the tensors can do; may be set, to ask what would run on another."""
+        return device_of(self.q.device) if self._device is None else self._device
+
+    @device.setter
+    def device(self, device: Device) -> None:
+        self._device = device
 
     def runs(self) -> Runs | None:
         """The runs of the mask for these queries and keys.

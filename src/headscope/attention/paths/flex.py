@@ -40,7 +40,7 @@ def compiled() -> Callable[..., Any]:
 def refusals(request: Request) -> list[str]:
     """Why FlexAttention cannot run this; empty when it can."""
     reasons = []
-    on_cpu = request.q.device.type == "cpu"
+    on_cpu = request.device.kind == "cpu"
     if request.dropout:
         reasons.append("FlexAttention has no dropout")
     if request.q.dtype == torch.float64:

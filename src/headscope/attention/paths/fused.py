@@ -25,7 +25,7 @@ NAME = "fused"
 def refusals(request: Request) -> list[str]:
     """Why SDPA cannot run this on a fused kernel; empty when it can."""
     reasons = []
-    on_cpu = request.q.device.type == "cpu"
+    on_cpu = request.device.kind == "cpu"
     trains = request.trains
     if request.softcap is not None:
         reasons.append("scaled_dot_product_attention has no softcap")
