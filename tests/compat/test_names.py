@@ -12,7 +12,7 @@ from headscope.compat import names
 from headscope.compat.names import Private
 from headscope.errors import UnsupportedVersion
 
-MODULES = ("arguments", "compiler", "flex_attention", "torch", "transformers")
+MODULES = ("arguments", "compiler", "flex_attention", "torch", "tracing", "transformers")
 
 
 def declared() -> list[Private]:
@@ -64,3 +64,9 @@ def test_the_page_of_versions_lists_every_name_and_what_was_tested():
     page = (Path(__file__).parents[2] / "docs" / "versions.md").read_text(encoding="utf-8")
     assert [name.name for name in declared() if f"| `{name.name}` | {name.use} | {name.without} |" not in page] == []
     assert all(f" {version} |" in page for versions in names.TESTED.values() for version in versions)
+
+
+def test_no_version_is_asked_for_that_was_not_tested():
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    for library, (oldest, _) in names.TESTED.items():
+        assert re.findall(rf'"{library}>=([0-9.]+)"', project) == [oldest.removesuffix(".0")]

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils import _pytree
 
+import headscope as hs
 from headscope.compat import names
 from headscope.compat import torch as compat
 from headscope.errors import UnsupportedVersion
@@ -131,7 +132,20 @@ def test_weak_keys_keep_nothing_alive(monkeypatch):
     known[torch.zeros(2)] = 1
     assert len(known) == 0
     monkeypatch.delattr(torch.utils.weak, "WeakIdKeyDictionary")
-    assert compat.weak_keys() is None
+    with pytest.warns(UserWarning, match=r"has no torch.utils.weak.WeakIdKeyDictionary.*cannot be recorded"):
+        assert compat.weak_keys() is None
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    with hs.record(layer) as recording:
+        layer(torch.ones(1, 3, 8))
+    assert len(recording.layers) == 1
+
+
+def test_a_view_of_a_parameter_is_known(monkeypatch):
+    parameter = torch.nn.Parameter(torch.ones(2, 3))
+    assert compat.base_of(parameter.T) is parameter
+    assert compat.base_of(torch.ones(2)) is None
+    monkeypatch.setattr(torch.Tensor, "_base", None)
+    assert compat.base_of(parameter.T) is None
 
 
 def test_the_parts_of_a_module():

@@ -14,17 +14,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.utils._python_dispatch import _disable_current_modes
 
-_jit_trace = torch._C._get_tracing_state
-_transforms = torch._C._functorch.get_interpreter_stack
-_is_transformed = torch._C._functorch.is_functorch_wrapped_tensor
-_dispatch_modes = torch._C._len_torch_dispatch_stack
-_dispatch_mode = torch._C._get_dispatch_mode
-_FAKE = torch._C._TorchDispatchModeKey.FAKE
-_PROXY = torch._C._TorchDispatchModeKey.PROXY
-_TransformType = torch._C._functorch.TransformType
+from headscope.compat import tracing
+
+_jit_trace, _transforms, _is_transformed = (
+    tracing.NAMES.jit_trace,
+    tracing.NAMES.transforms,
+    tracing.NAMES.transformed,
+)
+_dispatch_modes, _dispatch_mode = tracing.NAMES.dispatch_modes, tracing.NAMES.dispatch_mode
+_FAKE, _PROXY, _TransformType = tracing.NAMES.fake, tracing.NAMES.proxy, tracing.NAMES.transform_type
 PLAIN = frozenset({Tensor, torch.nn.Parameter, torch.nn.Buffer})
 
 
@@ -47,9 +46,8 @@ def known(*tensors: Tensor | None) -> bool:
 
 def is_fake(tensor: Tensor) -> bool:
     """Whether a tensor is one of a `FakeTensorMode`, used inside or outside of it."""
-    from torch._subclasses.fake_tensor import FakeTensor
-
-    return isinstance(tensor, FakeTensor)
+    kind = tracing.fake_tensor()
+    return kind is not None and isinstance(tensor, kind)
 
 
 def jit_tracing() -> bool:
@@ -81,7 +79,7 @@ def transforms(*tensors: Tensor) -> Transforms | None:
     if torch.compiler.is_compiling():
         return None
     # A level of forward mode may be open without any transform: torch.autograd.forward_ad.
-    forward = forward_ad._current_level >= 0
+    forward = tracing.forward_level() >= 0
     stack: Any = _transforms()
     if stack is None and not forward:
         return None
@@ -92,8 +90,10 @@ def transforms(*tensors: Tensor) -> Transforms | None:
 
 def _outer_grad(tensor: Tensor) -> bool:
     """Whether autograd outside of every transform follows a tensor."""
+    if tracing.NAMES.unwrapped is None:
+        return True
     while _is_transformed(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
+        tensor = tracing.NAMES.unwrapped(tensor)
     return tensor.requires_grad
 
 
@@ -108,7 +108,7 @@ def in_mode(tensor: Tensor) -> Tensor:
         taken: Tensor = mode.from_tensor(tensor)
         return taken
     # make_fx: a constant of the graph, which it takes where it is made.
-    with _disable_current_modes():
+    with tracing.NAMES.no_modes():
         numbers = tensor.detach().tolist()
     return torch.tensor(numbers, dtype=tensor.dtype, device=tensor.device).view(tensor.shape)
 

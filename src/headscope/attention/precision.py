@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from headscope.attention.bias import Bias, DenseBias
+from headscope.compat.tracing import NAMES
 
-_any_autocast = torch._C._is_any_autocast_enabled
+_any_autocast = NAMES.any_autocast
+_flash, _efficient, _cudnn = NAMES.kernels
 
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
@@ -45,7 +47,7 @@ def autocast_off(tensor: Tensor) -> AbstractContextManager[object]:
 
 def only_math(device: torch.device) -> bool:
     """Whether `torch.nn.attention.sdpa_kernel` allows no fused kernel on a device; a CPU has only the flash one."""
-    fused = torch._C._get_flash_sdp_enabled()
+    fused = _flash()
     if device.type != "cpu":
-        fused = fused or torch._C._get_mem_efficient_sdp_enabled() or torch._C._get_cudnn_sdp_enabled()
+        fused = fused or _efficient() or _cudnn()
     return not fused

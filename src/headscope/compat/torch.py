@@ -77,6 +77,11 @@ TENSOR_VERSION = Private(
     "knows whether a mask or a buffer was written to",
     "Masks are read at every call, and buffers copied back after every look.",
 )
+TENSOR_BASE = Private(
+    "torch:Tensor._base",
+    "knows what was chosen among parameters from what attends to the input",
+    "Routers and classifiers whose parameters are turned first may be recorded as attention.",
+)
 WRAPPER = Private(
     "torch:Tensor._make_wrapper_subclass",
     "hands masks through transformers without writing them out",
@@ -222,6 +227,11 @@ def version_of(x: Tensor) -> int | None:
     return None if x.is_inference() or TENSOR_VERSION.find() is None else x._version
 
 
+def base_of(x: Tensor) -> Tensor | None:
+    """The tensor that a tensor is a view of; None where it is none, or that cannot be known."""
+    return None if TENSOR_BASE.find() is None else x._base
+
+
 def wrapper_subclass(kind: Any, sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Any:
     """A tensor of a subclass that has sizes, a dtype and a device, and no numbers.
 
@@ -248,7 +258,11 @@ def tree_map(change: Callable[[Any], Any], x: Any) -> Any:
 def weak_keys() -> MutableMapping[Tensor, Any] | None:
     """An empty dict whose keys are tensors, compared by identity and not kept alive; None where torch has none."""
     kind = WEAK_KEYS.find()
-    return None if kind is None else kind()
+    if kind is None:
+        WEAK_KEYS.fall_back()
+        return None
+    keys: MutableMapping[Tensor, Any] = kind()
+    return keys
 
 
 def children_of(module: nn.Module) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from headscope.attention.request import Request
 from headscope.attention.second_derivative import with_derivatives
 from headscope.attention.sinks import with_sinks
 from headscope.compat import torch as private
+from headscope.compat.tracing import current_node
 from headscope.shapes import acc_dtype
 
 NAME = "fused"
@@ -160,6 +160,8 @@ def differentiable_again(values: Tensor) -> None:
 
 # The node of autograd for torch's fused kernel on CPU; on a GPU torch's own refusal stays.
 KERNEL_NODE = "ScaledDotProductFlashAttentionForCpuBackward0"
+# What it saved: its inputs, and how it was called.
+SAVED = ("_saved_query", "_saved_key", "_saved_value", "_saved_scale", "_saved_attn_mask", "_saved_is_causal")
 
 
 def _again(grads: tuple[Tensor | None, ...], outer: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...] | None:
@@ -167,7 +169,9 @@ def _again(grads: tuple[Tensor | None, ...], outer: tuple[Tensor | None, ...]) -
     if not torch.is_grad_enabled():
         return None
     # Nothing is kept for this: the node itself still holds what it saved.
-    node: Any = torch._C._current_autograd_node()
+    node = current_node()
+    if node is None or not all(hasattr(node, name) for name in SAVED):
+        return None
     scale, mask, causal = node._saved_scale, node._saved_attn_mask, node._saved_is_causal
 
     def formula(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from headscope.calls.by_hand.followed import (
     CASTS,
@@ -34,13 +33,16 @@ from headscope.calls.by_hand.followed import (
 )
 from headscope.calls.by_hand.pairs import Pair, paired
 from headscope.calls.by_hand.products import PRODUCTS, Product, from_parameter, product_of
+from headscope.compat.torch import version_of, weak_keys
 
 
 class Follower:
     """Follows the tensors of one thread from a product to the next; nothing is kept alive but weights still in use."""
 
     def __init__(self) -> None:
-        self.known: MutableMapping[Tensor, Scores | Weights] = WeakIdKeyDictionary()
+        known = weak_keys()
+        self.able = known is not None
+        self.known: MutableMapping[Tensor, Scores | Weights] = {} if known is None else known
 
     def before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep weights as they are when a function is about to write into them (dropout in place)."""
@@ -56,6 +58,8 @@ class Follower:
     def after(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Pair | None:
         """What a function completes, when it is the second product. Never raises: what fails is followed no further."""
         name = getattr(func, "__name__", "")
+        if not self.able:
+            return None
         try:
             if name in PRODUCTS and isinstance(output, Tensor):
                 product = product_of(name, args, kwargs)
@@ -124,6 +128,5 @@ class Follower:
             return
         others = [a for a in range(given.ndim) if a != axis]
         rows = next((a for a in others if found.ramp.shape[a] > 1 and strides[a] == queries), others[-1])
-        version = None if given.is_inference() else given._version
-        origin = Origin(found, given.detach(), version, rows, axis)
+        origin = Origin(found, given.detach(), version_of(given), rows, axis)
         self.known[output] = Weights(origin, output.detach(), found.ramp, queries, keys)

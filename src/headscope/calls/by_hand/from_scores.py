@@ -16,6 +16,7 @@ from headscope.attention.masks.tensors import runs_of, split
 from headscope.calls.by_hand.pairs import Pair
 from headscope.calls.by_hand.products import arranged, plane, roles, sizes
 from headscope.calls.call import Call, from_weights
+from headscope.compat.torch import version_of
 
 # Rows of every head that are compared with the model's own weights.
 ROWS = 16
@@ -117,7 +118,7 @@ def recovered(pair: Pair, four: Callable[[Tensor], Tensor], weights: Tensor, v: 
     """The call with the model's own q and k; None where scores were changed in ways that a call does not have."""
     origin, known = pair.origin, pair.origin.known
     scores = origin.scores
-    changed = origin.version is not None and origin.version != scores._version
+    changed = origin.version is not None and origin.version != version_of(scores)
     if known.raised or changed or known.ramp is None or scores.numel() != weights.numel():
         return None
     batch = [axis for axis in range(scores.ndim) if axis not in (origin.rows, origin.keys)]

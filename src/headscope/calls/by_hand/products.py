@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from headscope.compat.torch import base_of
+
 # The places of the two factors among the arguments, and their names.
 FACTORS = {
     **dict.fromkeys(("matmul", "__matmul__", "__rmatmul__"), ((0, "input"), (1, "other"))),
@@ -121,4 +123,4 @@ def arranged(x: Tensor, letters: str, order: str) -> Tensor:
 
 def from_parameter(x: Tensor) -> bool:
     """Whether a tensor is a parameter or a view of one."""
-    return isinstance(x, nn.Parameter) or isinstance(x._base, nn.Parameter)
+    return isinstance(x, nn.Parameter) or isinstance(base_of(x), nn.Parameter)
