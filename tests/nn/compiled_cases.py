@@ -11,7 +11,7 @@ from torch import nn
 
 import headscope as hs
 from headscope.attention.masks.mask import Mask
-from headscope.nn import KeyValueCache, MultiheadAttention, Rotary
+from headscope.nn import KeyValueCache, MultiheadAttention, Rotary, TorchMultiheadAttention
 from headscope.nn.recipes import gpt2, llama, paper
 
 
@@ -62,6 +62,41 @@ def test_models_compiled_in_one_piece(name: str) -> None:
     torch.testing.assert_close(compiled(**inputs), model(**inputs))
     more = {key: torch.cat((ids, ids), 1) for key, ids in inputs.items()}
     torch.testing.assert_close(compiled(**more), model(**more))
+
+
+@pytest.mark.parametrize("options", ["none", "both masks", "causal", "empty row"])
+def test_torchs_call_compiled_in_one_piece(options: str) -> None:
+    layer = TorchMultiheadAttention(12, 3, batch_first=True)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    x, hidden = torch.randn(2, 5, 12, requires_grad=True), torch.arange(5) >= torch.tensor([[5], [3]])
+    causal = nn.Transformer.generate_square_subsequent_mask(5)
+    arguments = {
+        "none": {},
+        "both masks": {"key_padding_mask": hidden, "attn_mask": causal},
+        "causal": {"need_weights": False, "attn_mask": causal, "is_causal": True},
+        "empty row": {"need_weights": False, "key_padding_mask": hidden | torch.tensor([[False], [True]])},
+    }[options]
+    given, wanted = compiled(x, x, x, **arguments), layer(x, x, x, **arguments)
+    torch.testing.assert_close(given, wanted)
+    inputs, direction = (x, *layer.parameters()), torch.randn_like(wanted[0])
+    torch.testing.assert_close(
+        torch.autograd.grad(given[0], inputs, direction), torch.autograd.grad(wanted[0], inputs, direction)
+    )
+
+
+def test_what_was_compiled_before_runs_the_replaced_layers() -> None:
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(12, 2, 13, batch_first=True), 1).eval()
+    x, graphs = torch.randn(2, 5, 12), []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(model, backend=backend)
+    expected, count = compiled(x), len(graphs)
+    hs.nn.replace(compiled)
+    torch.testing.assert_close(compiled(x), expected)
+    assert len(graphs) > count
 
 
 @torch.no_grad()

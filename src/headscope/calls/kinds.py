@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from headscope.calls.call import Call
 from headscope.calls.modules import OTHERS, Running
@@ -28,6 +28,9 @@ def kind_of(running: Running, call: Call) -> Kind:
     """
     if call.cross is not None:
         return "cross" if call.cross else "self"
+    if isinstance(running.module, nn.MultiheadAttention):
+        # The call of torch's layer names both; a layer that stands in for it has the same call.
+        return "self" if running.argument("query") is running.argument("key") else "cross"
     other = count(next((x for x in map(running.argument, OTHERS) if x is not None), None))
     own = count(next((x for x in (running.argument("hidden_states"), *running.args) if isinstance(x, Tensor)), None))
     queries, keys = call.q.shape[2], call.k.shape[2]

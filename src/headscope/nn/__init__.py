@@ -6,8 +6,10 @@ from headscope.nn.embedding import Embedding, LearnedPositions, SinusoidalPositi
 from headscope.nn.feed_forward import FeedForward, GatedFeedForward
 from headscope.nn.generate import generate, stream
 from headscope.nn.multihead import MultiheadAttention
+from headscope.nn.replace import replace
 from headscope.nn.residual import PostNorm, PreNorm
 from headscope.nn.rotary import Rotary
+from headscope.nn.torch_multihead import TorchMultiheadAttention
 from headscope.nn.transformer import Decoder, Encoder, Transformer
 
 __all__ = [
@@ -26,7 +28,9 @@ __all__ = [
     "Rotary",
     "SinusoidalPositions",
     "TiedOutput",
+    "TorchMultiheadAttention",
     "Transformer",
     "generate",
+    "replace",
     "stream",
 ]

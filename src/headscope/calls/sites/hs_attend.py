@@ -1,4 +1,4 @@
-"""`hs.attend` and `hs.attend_lse`."""
+"""`hs.attend`, `hs.attend_lse`, and attention that gives its weights too."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from headscope.attention.api import attend, attend_lse
 from headscope.attention.bias import DenseBias, OffsetBias
 from headscope.attention.masks.tensors import Reader
+from headscope.attention.with_weights import attend_weights
 from headscope.calls.call import Call
 from headscope.calls.sites.site import Arguments, Site
 
@@ -20,8 +21,8 @@ class Attend(Site):
     name = "hs.attend"
 
     def functions(self) -> Iterable[Any]:
-        """Both functions."""
-        return (attend, attend_lse)
+        """The functions that take q, k and v."""
+        return (attend, attend_lse, attend_weights)
 
     def arguments(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """q, k and v by position, all else by name."""
@@ -44,10 +45,10 @@ class Attend(Site):
         return Call(q, k, v, runs, added, scale, given.get("softcap"), given.get("sinks"), by_offset=by_offset)
 
     def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
-        """The values, beside the lse or alone."""
+        """The values: alone, or before the lse or the weights."""
         values: Tensor = output[0] if isinstance(output, tuple) else output
         return values
 
     def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
-        """The lse stays."""
+        """The lse and the weights stay."""
         return (values, *output[1:]) if isinstance(output, tuple) else values

@@ -1,0 +1,102 @@
+"""Values together with the weights they were made with, for callers that need every weight."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
+
+from headscope.attention.api import requested
+from headscope.attention.bias import Bias
+from headscope.attention.known import jit_tracing, known, sizes_as_numbers
+from headscope.attention.masks.mask import Mask
+from headscope.attention.precision import autocast_off
+from headscope.attention.request import Request
+from headscope.shapes import acc_dtype
+
+
+def attend_weights(
+    q: Float[Tensor, "b h q d"],
+    k: Float[Tensor, "b g k d"],
+    v: Float[Tensor, "b g k e"],
+    *,
+    mask: Mask | None = None,
+    bias: Bias | None = None,
+    dropout: float = 0.0,
+) -> tuple[Float[Tensor, "b h q e"], Float[Tensor, "b h q k"]]:
+    """`attend`, and the weights that the values were made with: after dropout, where there is any.
+
+    Weights are O(queries x keys) numbers for each head; `attend` makes the same values without them. Differentiable in
+    both results.
+
+    Args:
+        mask, bias, dropout: as in `attend`.
+
+    Shapes:
+        as `attend`; weights `(b, h, q, k)`, float32 (float64 for float64). A query that may see nothing has weights and
+        values of 0.
+
+    Raises:
+        ShapeError, MaskError: as `attend`.
+
+    Source: Vaswani et al. 2017, equation 1.
+
+    Example:
+        >>> x = torch.eye(3)[None, None]
+        >>> values, weights = attend_weights(x, x, x)
+        >>> [round(w, 3) for w in weights[0, 0, 0].tolist()]
+        [0.471, 0.264, 0.264]
+    """
+    # As in `attend`: a TorchFunctionMode sees one call.
+    if has_torch_function((q, k, v)):
+        result: tuple[Tensor, Tensor] = handle_torch_function(
+            attend_weights, (q, k, v), q, k, v, mask=mask, bias=bias, dropout=dropout
+        )
+        return result
+    with sizes_as_numbers() if jit_tracing() else nullcontext():
+        request = requested(q, k, v, mask, bias, None, None, None, dropout, where="attend_weights")
+        with autocast_off(request.q):
+            return weighted(request)
+
+
+def weighted(request: Request) -> tuple[Tensor, Tensor]:
+    """Values and weights of a request, by one product, one softmax and one product."""
+    q, k, v = request.q, request.k, request.v
+    b, h, queries, d = q.shape
+    groups, keys, wide = k.shape[1], k.shape[2], acc_dtype(q.dtype)
+    grouped = (q.to(wide) * request.scale).reshape(b, groups, h // groups * queries, d)
+    scores = (grouped @ k.to(wide).transpose(-2, -1)).reshape(b, h, queries, keys)
+    added, empty = additive(request, wide)
+    if added is not None:
+        # Nothing else holds the product; a transform may have given one of the two an axis that the other lacks.
+        scores = scores.add_(added) if known(scores, added) else scores + added
+    weights = scores.softmax(-1)
+    if empty is not None:
+        weights = weights.masked_fill(empty, 0.0)
+    if request.dropout:
+        weights = torch.nn.functional.dropout(weights, request.dropout)
+    merged = weights.reshape(b, groups, h // groups * queries, keys)
+    values = (merged @ v.to(wide)).reshape(b, h, queries, v.shape[3]).to(v.dtype)
+    return values, weights
+
+
+def additive(request: Request, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+    """What is added to the scores, `(b|1, h|1, q, k)`, and which rows see nothing, `(b|1, h|1, q, 1)`; None: no row.
+
+    Such a row is left as it is and its weights are set to 0 afterwards: minus infinity in all of it would give NaN.
+    """
+    queries, keys = request.q.shape[2], request.k.shape[2]
+    added = None if request.bias is None else request.bias.whole(queries, keys, request.q.device, dtype)
+    allowed = request.allowed()
+    if allowed is None:
+        return added, None
+    empty = ~allowed.any(-1, keepdim=True)
+    none_is = known(empty) and not bool(empty.any())
+    hidden = ~allowed if none_is else ~(allowed | empty)
+    if added is None:
+        added = torch.zeros((), dtype=dtype, device=allowed.device)
+    return torch.where(hidden, -math.inf, added), None if none_is else empty
