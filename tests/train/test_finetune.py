@@ -16,12 +16,16 @@ import torch
 from headscope.cli.app import run
 from headscope.errors import ModelError, TrainingError
 from headscope.hf import models
-from headscope.train import checkpoint, data, features
-from headscope.train.finetune import Settings, finetune
+from headscope.train import checkpoint, prepare
+from headscope.train.finetuning import run as run_settings
+from headscope.train.settings import Settings
+from headscope.train.tasks.listing import task_named
+from headscope.train.tasks.tag import Tagged
+from headscope.train.tasks.task import Tools
 from tests.hf import tiny
 from tests.raises import RAISED
 
-COMMON = ["--batch-size", "6", "--learning-rate", "0.02", "--save-every", "10"]
+COMMON = ["--batch-size", "6", "--learning-rate", "0.005", "--save-every", "10"]
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,10 @@ def settings(bert, path, folder, **other):
     return Settings(Path(path), Path(folder), **given)
 
 
+def finetune(settings):
+    return run_settings(settings, lambda line: None)
+
+
 def losses(folder):
     """The losses of every step that was logged, from the last checkpoint."""
     from headscope.train.trainer import extra_of
@@ -77,7 +85,8 @@ def test_a_table_becomes_a_model_and_a_report(bert, texts, tmp_path, capsys):
     assert "1 empty rows skipped" in out
     scores = json.loads((folder / "scores.json").read_text())
     assert scores["accuracy"] == 1.0
-    assert f"accuracy 1.0000 (the most frequent label alone: {scores['most_frequent']:.4f})" in out
+    assert "Accuracy 100.0 %, Macro-F1 1.000" in out
+    assert f"Accuracy of the most frequent label {100 * scores['most_frequent']:.1f} %" in out
     assert {path.name for path in folder.iterdir()} >= {
         "model.safetensors", "config.json", "tokenizer.json", "report.html", "heads.csv", "finetune.json", "heads",
     }  # fmt: skip
@@ -107,15 +116,24 @@ def test_tags(bert, tags, tmp_path):
     assert found.scores["macro_f1"] > 0.95
 
 
+def tools_of(path, labels, longest=2**20):
+    """A tokenizer, and a model of which only the config is read."""
+    from types import SimpleNamespace
+
+    loaded = models.load(path)
+    numbers = {name: i for i, name in enumerate(labels)}
+    return Tools(loaded.name, SimpleNamespace(config=SimpleNamespace(label2id=numbers)), loaded.tokenizer, longest)
+
+
 def test_a_word_has_its_tag_at_its_first_piece(bert):
-    loaded = models.load(bert)
-    given = data.Examples("tag", [["The", "animals", "street"]], [["O", "N", "N"]])
-    made, cut = features.features(given, loaded, ["N", "O"], None)
-    pieces = loaded.tokenizer("animals", add_special_tokens=False)["input_ids"]
+    tools = tools_of(bert, ["N", "O"])
+    example = Tagged(2, ("The", "animals", "street"), ("O", "N", "N"))
+    made, cut = task_named("tag").features([example], tools)
+    pieces = tools.tokenizer("animals", add_special_tokens=False)["input_ids"]
     assert len(pieces) > 1
     assert made[0]["labels"] == [-100, 1, 0, *[-100] * (len(pieces) - 1), 0, -100]
     assert cut == 0
-    assert features.features(given, loaded, ["N", "O"], 4)[1] == 1
+    assert task_named("tag").features([example], tools_of(bert, ["N", "O"], 4)).cut == 1
 
 
 def test_a_run_that_was_killed_goes_on_as_if_nothing_had_been(bert, texts, tmp_path, capsys):
@@ -177,14 +195,14 @@ def breaks(monkeypatch, at):
     """Make the loss of one step no number."""
     from headscope.train import trainer
 
-    real, calls = trainer.loss_of, []
+    real, calls = trainer.cross_entropy, []
 
-    def loss(outputs, labels, num_items_in_batch=None):
-        found = real(outputs, labels, num_items_in_batch)
+    def loss(logits, targets, count=None):
+        found = real(logits, targets, count)
         calls.extend([None] * torch.is_grad_enabled())
         return found * float("nan") if len(calls) == at and torch.is_grad_enabled() else found
 
-    monkeypatch.setattr(trainer, "loss_of", loss)
+    monkeypatch.setattr(trainer, "cross_entropy", loss)
 
 
 def test_a_loss_that_is_no_number_stops_the_training(bert, texts, tmp_path, monkeypatch):
@@ -321,6 +339,7 @@ def test_what_the_command_refuses(bert, texts, tmp_path, capsys, monkeypatch):
         (["--data", texts, "--label-column", "mood"], "there is no column 'mood'"),
         (["--data", texts, "--resume", "--overwrite"], "--resume goes on and --overwrite starts again"),
         (["--data", texts, "--task", "guess"], "guess"),
+        (["--data", texts, "--task", "tag", "--label-column", "text", "--text-column", "label"], "line 2: 1 words in"),
     ):
         refused(capsys, [*arguments, *base], match=match)
     assert not (tmp_path / "out").exists()
@@ -330,17 +349,27 @@ def test_what_the_command_refuses(bert, texts, tmp_path, capsys, monkeypatch):
 
 
 def test_models_that_cannot(tmp_path, texts, tags, bert, monkeypatch):
-    llama = str(tiny.save("llama", tmp_path / "llama"))
+    t5 = str(tiny.save("t5", tmp_path / "t5"))
+    monkeypatch.setattr(task_named("classify").__class__, "mapping", "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING")
+    with pytest.raises(ModelError, match="model 'bert' does not fit --task classify: .* it fits --task tag"):
+        finetune(settings(bert, texts, tmp_path / "out"))
+    monkeypatch.undo()
+    monkeypatch.setattr(prepare, "refuse_unfit", lambda *given: None)
+    monkeypatch.setattr(task_named("classify").__class__, "auto_class", "AutoModelForAudioClassification")
+    with pytest.raises(ModelError, match="model 't5' cannot classify: .* Give a model for which transformers has"):
+        finetune(settings(t5, texts, tmp_path / "out"))
+    monkeypatch.undo()
+    assert not (tmp_path / "out").exists()
+
+
+def test_tokenizers_that_cannot_tag(tmp_path, monkeypatch):
     import transformers
 
-    monkeypatch.setitem(features.MODEL_CLASSES, "classify", "AutoModelForAudioClassification")
-    with pytest.raises(ModelError, match="model 'bert' cannot classify: .* Give a model for which transformers has"):
-        finetune(settings(bert, texts, tmp_path / "out"))
-    loaded = models.load(llama)
+    tools = tools_of(str(tiny.save("llama", tmp_path / "llama")), ["O"])
     monkeypatch.setattr(transformers.PreTrainedTokenizerFast, "is_fast", False)
-    given = data.Examples("tag", [["a"]], [["O"]])
+    example = Tagged(1, ("a",), ("O",))
     with pytest.raises(TrainingError, match="does not say which token is of which word; give a model with a fast"):
-        features.features(given, loaded, ["O"], None)
+        task_named("tag").features([example], tools)
     monkeypatch.undo()
 
     def refuses(*arguments, **options):
@@ -348,7 +377,7 @@ def test_models_that_cannot(tmp_path, texts, tags, bert, monkeypatch):
 
     monkeypatch.setattr(transformers.PreTrainedTokenizerFast, "__call__", refuses)
     with pytest.raises(TrainingError, match="takes no words that are cut already .You need to instantiate"):
-        features.features(given, loaded, ["O"], None)
+        task_named("tag").features([example], tools)
 
 
 def test_a_model_without_a_token_for_padding(texts, tmp_path):

@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from headscope.cli.loading import quiet
 from headscope.cli.reading import ENCODING, MODEL
 from headscope.cli.status import say
-from headscope.errors import HeadscopeError
 
-if TYPE_CHECKING:
-    from headscope.train.finetune import Settings
-
-DATA = "A .csv, .tsv, .jsonl or .parquet file with a text and a label in each row."
-TASK = "One label for each text, or one tag for each word; by the label column unless given."
+DATA = "A .csv, .tsv, .jsonl or .parquet file with one example in each row."
+TASK = "What to train for; by the columns unless given."
+OF = MODEL + " Or a new one: new:encoder, new:decoder or new:encoder-decoder, as in new:decoder,layers=2,width=128."
 DROPOUT = "While training. With 0 the run is the same on any number of processes."
 
 
 def finetune(
     data: Annotated[str, typer.Option(metavar="FILE", help=DATA)],
-    model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=MODEL)] = None,
-    task: Annotated[Literal["classify", "tag"] | None, typer.Option(help=TASK)] = None,
+    model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=OF)] = None,
+    task: Annotated[
+        Literal["classify", "tag", "answer", "write", "summarise", "translate"] | None, typer.Option(help=TASK)
+    ] = None,
     text_column: Annotated[
         str | None, typer.Option(help="The column of the texts; text, words, … unless given.")
     ] = None,
     label_column: Annotated[
         str | None, typer.Option(help="The column of the labels; label, tags, … unless given.")
+    ] = None,
+    question_column: Annotated[str | None, typer.Option(help="The column of the questions; question, …")] = None,
+    context_column: Annotated[str | None, typer.Option(help="That of the texts with the answers; context, …")] = None,
+    answer_column: Annotated[str | None, typer.Option(help="That of the answers; answer, answers, …")] = None,
+    start_column: Annotated[
+        str | None, typer.Option(help="That of the first letter of each answer; answer_start, …; may be left out.")
+    ] = None,
+    source_column: Annotated[
+        str | None, typer.Option(help="The column of what is summarised or translated; document, source, …")
+    ] = None,
+    target_column: Annotated[
+        str | None, typer.Option(help="That of what is to be written; summary, target, …; lists are references.")
     ] = None,
     encoding: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODING)] = None,
     output: Annotated[
@@ -38,6 +49,8 @@ def finetune(
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in one step, over all processes together.")] = 32,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="At its highest; it falls to 0 at the end.")] = 5e-5,
     max_length: Annotated[int | None, typer.Option(min=3, help="Cut texts at so many tokens.")] = None,
+    max_target: Annotated[int, typer.Option(min=2, help="Write so many tokens at most.")] = 128,
+    beams: Annotated[int, typer.Option(min=1, help="Measure a beam search of so many beams, too; 1: none.")] = 4,
     eval_data: Annotated[str | None, typer.Option(metavar="FILE", help="Examples to evaluate with.")] = None,
     eval_share: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Else this share of the data, drawn at random.")
@@ -51,51 +64,39 @@ def finetune(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the training in DIR.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Fine-tune a pretrained model on a table, and see how every head changed.
+    """Train a model on a table of examples, and see how good it became and what its heads learned.
 
-    A text gets one label, or each of its words a tag: lists in .jsonl and .parquet; in .csv words and tags with spaces
-    between them. Rows without a text or a label are skipped and counted.
+    classify: a label for each text. tag: a tag for each word. answer: the part of a context that answers a question.
+    write: each token of a text from those before it. summarise, translate: a text from another one. Models of
+    transformers that fit the task are taken, or a new one.
 
-    DIR gets the model and its tokenizer, report.html (accuracy, how every head changed, both sides of each head),
-    heads.csv, scores.json, the heads over the training in heads/, and checkpoints. A run that was stopped goes on from
-    its last checkpoint with the same command and --resume. Several processes share each step:
+    DIR gets the model and its tokenizer, report.html (metrics beside a baseline, examples that became right, both sides
+    of each head), heads.csv, scores.json, the heads over the training in heads/, and checkpoints. A run that was
+    stopped goes on from its last checkpoint with the same command and --resume. Several processes share each step:
     torchrun --nproc-per-node 2 -m headscope finetune …
     """
-    from headscope.files.places import check_folder, path_of
-    from headscope.train.finetune import Settings
-
-    if resume and overwrite:
-        raise HeadscopeError("finetune: --resume goes on and --overwrite starts again. Give one of the two.")
-    settings = Settings(
-        path_of("--data", data), check_folder("-o", path_of("-o", output), parents=True), model, task, text_column,
-        label_column, eval_data=None if eval_data is None else path_of("--eval-data", eval_data),
-        encoding=encoding, eval_share=eval_share,
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, max_length=max_length,
-        save_every=save_every, dropout=dropout, seed=seed, resume=resume, overwrite=overwrite,
-    )  # fmt: skip
-    train(settings)
+    options = dict(locals())  # every option by its name: those of headscope.train.finetune
+    del options["debug"]
+    train(**options)
 
 
-def train(settings: Settings) -> None:
-    """Train, and say what came of it."""
+def train(data: str, output: str, **words: Any) -> None:
+    """Train, and print what came of it."""
     import torch
 
-    from headscope.train.finetune import finetune as run
+    from headscope.train.finetuning import finetune as run
+    from headscope.train.metrics.names import summary
 
     quiet()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     try:
-        found = run(settings, say)
+        found = run(data, output, say=say, **words)
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     if found is None:
         return
-    scores = found.scores
-    say(
-        f"\naccuracy {scores['accuracy']:.4f} (the most frequent label alone: {scores['most_frequent']:.4f}), "
-        f"macro-F1 {scores['macro_f1']:.4f}, loss {scores['loss']:.6f}"
-    )
+    say(f"\n{summary(found.task, found.scores)}, loss {found.scores['loss']:.6f}")
     moved = ", ".join(f"{layer}.{head} ({share:.2f})" for layer, head, share in found.moved[:5])
     say(f"heads that put most of their attention elsewhere: {moved}")
-    say(f"model: {settings.folder.absolute()}\nreport: {found.report.absolute()}")
+    say(f"model: {found.folder.absolute()}\nreport: {found.report.absolute()}")

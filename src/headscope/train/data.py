@@ -1,79 +1,58 @@
-"""A table of texts and labels -> examples: one label for each text, or one tag for each word."""
+"""A table of examples -> the examples of a task."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from headscope.errors import TrainingError
 from headscope.files.digests import digest_of_file
 from headscope.files.rows import SUFFIXES, Row, rows
-
-Task = Literal["classify", "tag"]
-
-# The columns that are meant when none are named, in this order.
-TEXT_COLUMNS = ("text", "sentence", "words", "tokens")
-LABEL_COLUMNS = ("label", "labels", "tags", "ner_tags", "class")
+from headscope.train.tasks.listing import TASKS, task_named
+from headscope.train.tasks.task import Column, Place, Task
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What a model is trained with.
+    """What a model is trained or evaluated with.
 
     Attributes:
-        texts: for each example its text, or its words.
-        labels: for each example its label, or the tags of its words.
-        skipped: how many rows had no text or no label and were left out.
+        rows: the examples, each of the kind of its task.
+        skipped: the lines of rows that had nothing in them and were left out.
         digest: the SHA-256 of the file they are from.
     """
 
     task: Task
-    texts: list[str] | list[list[str]]
-    labels: list[str] | list[list[str]]
-    skipped: int = 0
+    rows: list[Any]
+    skipped: tuple[int, ...] = ()
     digest: str = ""
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.rows)
 
     def select(self, places: Sequence[int]) -> Examples:
-        """Some of the examples, in the given order."""
-        texts: Any = [self.texts[i] for i in places]
-        labels: Any = [self.labels[i] for i in places]
-        return replace(self, texts=texts, labels=labels)
-
-    def classes(self) -> list[str]:
-        """All labels that occur, in order: by number where all are whole numbers, else by letter."""
-        flat = {label for one in self.labels for label in ([one] if isinstance(one, str) else one)}
-        return sorted(flat, key=(lambda x: (int(x), x)) if all(map(is_whole, flat)) else None)
-
-
-def is_whole(text: str) -> bool:
-    """Whether a label is a whole number."""
-    return text.lstrip("-").isdecimal()
+        """Some of the examples, in this order."""
+        return replace(self, rows=[self.rows[i] for i in places])
 
 
 def read(
     path: Path,
     task: Task | None = None,
-    text: str | None = None,
-    label: str | None = None,
+    columns: Mapping[str, str | None] | None = None,
     encoding: str | None = None,
 ) -> Examples:
     """Read examples from a .csv, .tsv, .jsonl or .parquet file.
 
     Args:
-        task: "classify" has one label for each text, "tag" one for each word; by the label column unless given: lists
-            are tags. In a .csv words and tags stand in one cell each, with spaces between them.
-        text, label: the names of the columns; the usual ones unless given.
+        task: what to train for; by the columns unless given.
+        columns: the names of columns by their role, as in {"label": "mood"}; the usual ones unless given.
         encoding: of the characters; UTF-8, or what a byte order mark says, unless given.
 
     Raises:
-        TrainingError: no such file, another format or encoding, no such column, no row with both, or words and
-            tags that do not match.
+        TrainingError: no such file, another format or encoding, no such column, no row with an example, a row that
+            contradicts itself.
         MissingExtra: a .parquet file, and pyarrow is not installed.
 
     Example:
@@ -81,127 +60,93 @@ def read(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "data.csv"
         ...     _ = path.write_text("text,label\\ngood,yes\\nbad,no\\n")
-        ...     read(path).classes()
-        ['no', 'yes']
+        ...     read(path).rows[1]
+        Labelled(line=3, text='bad', label='no')
     """
     if not path.is_file():
         raise TrainingError(f"--data {path}: there is no such file. Give a {', '.join(SUFFIXES)} file.")
     numbered = list(rows(path, encoding, lambda problem: TrainingError(f"--data {path}{problem}")))
     if not numbered:
-        raise TrainingError(f"--data {path}: there are no rows in it. Give texts with labels.")
+        raise TrainingError(f"--data {path}: there are no rows in it. Give one example in each row.")
     names = list(dict.fromkeys(name for _, row in numbered for name in row))
-    text, label = column(path, names, text, "text", TEXT_COLUMNS), column(path, names, label, "label", LABEL_COLUMNS)
-    if task is None:
-        task = "tag" if any(isinstance(row.get(label), list) for _, row in numbered) else "classify"
-    return replace(examples(path, numbered, task, text, label), digest=digest_of_file(path))
+    chosen = {role: name for role, name in (columns or {}).items() if name is not None}
+    task = task_of(path, names, numbered, chosen) if task is None else task
+    known = named_columns(path, task, names, chosen)
+    return replace(examples(path, task, numbered, known), digest=digest_of_file(path))
 
 
-def column(path: Path, names: list[str], given: str | None, what: str, usual: tuple[str, ...]) -> str:
-    """The column that was named, or the first of the usual ones that is there."""
-    found = next((name for name in ((given,) if given is not None else usual) if name in names), None)
-    if found is None:
-        missing = f"there is no column {given!r}" if given is not None else f"no column is called {' or '.join(usual)}"
-        raise TrainingError(
-            f"--data {path}: {missing}; the columns are {', '.join(names)}. Name the one to use with --{what}-column."
-        )
+def task_of(path: Path, names: Sequence[str], numbered: Sequence[tuple[int, Row]], chosen: Mapping[str, str]) -> Task:
+    """The task that the columns speak for: labels classify or tag; a question with a context is answered.
+
+    Raises:
+        TrainingError: they may mean several.
+    """
+    roles = {role for task in TASKS for role in found_columns(task, names, chosen)}
+    if "label" in roles or "label" in chosen:
+        (label,) = (column for column in task_named("classify").columns if column.role == "label")
+        name = chosen.get("label") or next(x for x in label.usual if x in names)
+        return task_named("tag" if any(isinstance(row.get(name), list) for _, row in numbered) else "classify")
+    for task in TASKS:
+        if task.name == "answer" and {"question", "context"} <= roles:
+            return task
+    raise TrainingError(
+        f"--data {path}: the columns {', '.join(names)} do not say what to train for. Name it with --task "
+        f"{'|'.join(task.name for task in TASKS)}, or the column of the labels with --label-column."
+    )
+
+
+def found_columns(task: Task, names: Sequence[str], chosen: Mapping[str, str]) -> dict[str, str]:
+    """For the roles of a task the columns that are there: those that were named, else the first of the usual ones."""
+    found = {}
+    for column in task.columns:
+        wanted = (chosen[column.role],) if column.role in chosen else column.usual
+        name = next((name for name in wanted if name in names), None)
+        if name is not None:
+            found[column.role] = name
     return found
 
 
-def examples(path: Path, numbered: list[tuple[int, Row]], task: Task, text: str, label: str) -> Examples:
-    """The rows that have both, as examples; the others are counted."""
-    texts: list[Any] = []
-    labels: list[Any] = []
-    words: str | list[str]
-    tags: str | list[str]
-    for number, row in numbered:
-        given, said = row.get(text), row.get(label)
-        if task == "tag":
-            words, tags = listed(given), listed(said)
-            if not words or not tags:
-                continue
-            if len(words) != len(tags):
-                raise TrainingError(
-                    f"--data {path}, line {number}: {len(words)} words in {text!r} and {len(tags)} tags in {label!r}. "
-                    "Give one tag for each word."
-                )
+def named_columns(path: Path, task: Task, names: Sequence[str], chosen: Mapping[str, str]) -> dict[str, str]:
+    """The column of every role of a task.
+
+    Raises:
+        TrainingError: one is missing, or a column was named that the task does not read.
+    """
+    roles = [column.role for column in task.columns]
+    for role in chosen:
+        if role not in roles:
+            raise TrainingError(
+                f"--{role}-column: --task {task.name} reads {' and '.join(f'--{x}-column' for x in roles)}. Leave it "
+                "out, or give another --task."
+            )
+    found = found_columns(task, names, chosen)
+    for column in task.columns:
+        if column.role not in found and (column.role in chosen or not column.optional):
+            raise missing(path, column, names, chosen)
+    return found
+
+
+def missing(path: Path, column: Column, names: Sequence[str], chosen: Mapping[str, str]) -> TrainingError:
+    """The error of a column that is not there."""
+    name = chosen.get(column.role)
+    problem = f"there is no column {name!r}" if name else f"no column is called {' or '.join(column.usual)}"
+    return TrainingError(
+        f"--data {path}: {problem}; the columns are {', '.join(names)}. Name the one to use with "
+        f"--{column.role}-column."
+    )
+
+
+def examples(path: Path, task: Task, numbered: Sequence[tuple[int, Row]], columns: Mapping[str, str]) -> Examples:
+    """The rows as examples; those that have nothing in them are counted."""
+    found: list[Any] = []
+    skipped: list[int] = []
+    for line, row in numbered:
+        example = task.example(row, Place(path, line, columns))
+        if example is None:
+            skipped.append(line)
         else:
-            words, tags = one(path, number, text, given), one(path, number, label, said)
-            if not words or not tags:
-                continue
-        texts.append(words)
-        labels.append(tags)
-    if not texts:
-        raise TrainingError(
-            f"--data {path}: all {len(numbered)} rows lack {text!r} or {label!r}. Give texts with labels."
-        )
-    return Examples(task, texts, labels, len(numbered) - len(texts))
-
-
-def one(path: Path, number: int, name: str, value: object) -> str:
-    """A cell as one text, empty where there is nothing in it."""
-    if isinstance(value, list | dict):
-        raise TrainingError(
-            f"--data {path}, line {number}: {name!r} holds a list. One tag for each word is --task tag; "
-            "else give one text."
-        )
-    if isinstance(value, float) and value == int(value if value == value and abs(value) != float("inf") else 0):
-        value = int(value)  # tables with an empty cell make 1.0 of a label 1
-    return "" if value is None or value != value else str(value).strip()
-
-
-def listed(value: object) -> list[str]:
-    """A cell as words: a list as it is, a text cut at its spaces; an empty word in a list stays, so that tags fit."""
-    if isinstance(value, list):
-        return [str(word) for word in value]
-    return [] if value is None else str(value).split()
-
-
-def split(whole: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
-    """Training and evaluation: texts drawn at random; equal texts stay together, and every label is in the training.
-
-    Raises:
-        TrainingError: the share leaves nothing on one side.
-    """
-    groups: dict[str, list[int]] = {}
-    for place, text in enumerate(whole.texts):
-        groups.setdefault(text if isinstance(text, str) else "\0".join(text), []).append(place)
-    order = list(groups.values())
-    random.Random(seed).shuffle(order)
-    wanted = round(share * len(whole))
-    train: list[int] = []
-    held: list[int] = []
-    for group in order:
-        (held if len(held) < wanted else train).extend(group)
-    known = set(whole.select(train).classes())
-    for place in sorted(held):
-        new = set(whole.select([place]).classes()) - known
-        if new:
-            known |= new
-            held.remove(place)
-            train.append(place)
-    if not train or not held:
-        raise TrainingError(
-            f"--eval-share {share}: {len(whole)} examples leave {len(train)} to train with and {len(held)} to "
-            "evaluate; give more examples, another share, or --eval-data FILE."
-        )
-    return whole.select(sorted(train)), whole.select(sorted(held))
-
-
-def check(train: Examples, held: Examples) -> list[str]:
-    """The labels of the training, which must be two or more and all there are.
-
-    Raises:
-        TrainingError: one label only, or a label of the evaluation that was never seen in training.
-    """
-    classes = train.classes()
-    if len(classes) < 2:
-        raise TrainingError(
-            f"--data: every label is {classes[0]!r}; there is nothing to learn. Give two or more labels."
-        )
-    unseen = [name for name in held.classes() if name not in set(classes)]
-    if unseen:
-        raise TrainingError(
-            f"--eval-data: the labels {', '.join(map(repr, unseen[:5]))} never occur in training, which has "
-            f"{', '.join(map(repr, classes[:9]))}. Add such examples to --data, or take them out."
-        )
-    return classes
+            found.append(example)
+    if not found:
+        lacking = " or ".join(repr(name) for name in columns.values())
+        raise TrainingError(f"--data {path}: all {len(numbered)} rows lack {lacking}. Give {task.holds} in each row.")
+    return Examples(task, found, tuple(skipped))

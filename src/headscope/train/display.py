@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-class Telling(TrainerCallback):
+class Display(TrainerCallback):
     """Says each evaluation in one line; on a terminal's standard error a bar shows where the training stands."""
 
     def __init__(self, say: Callable[[str], None]) -> None:

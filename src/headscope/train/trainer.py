@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerContro
 from headscope.compat.arguments import require_overrides
 from headscope.errors import TrainingError
 from headscope.train import checkpoint
-from headscope.train.features import LEFT_OUT
 from headscope.train.randomness import RandomStates
 from headscope.train.states import unpack
+from headscope.train.tasks.task import IGNORED, Task
 
 
 class Rounds(Sampler[int]):
@@ -65,7 +65,7 @@ class RoundBegins(TrainerCallback):
 # Methods of the Trainer that ours stand in for: under another name they would never be called.
 REPLACED = (
     *("_get_train_sampler", "_save_checkpoint", "_load_from_checkpoint", "_load_optimizer_and_scheduler"),
-    *("_load_rng_state", "training_step"),
+    *("_load_rng_state", "training_step", "compute_loss"),
 )
 
 
@@ -73,22 +73,24 @@ class Finetuner(Trainer):
     """A `Trainer` whose checkpoints are safetensors and JSON, and that stops at the first loss that is not finite.
 
     Args:
+        task: gives logits and targets.
         checkpoints: the folder of the checkpoints.
         batch: examples in one step, over all processes.
         keep: how many checkpoints stay.
+        options: of the `Trainer`.
     """
 
-    def __init__(self, *, checkpoints: Path, batch: int, keep: int = 2, **given: Any) -> None:
+    def __init__(self, *, task: Task, checkpoints: Path, batch: int, keep: int = 2, **options: Any) -> None:
         require_overrides(Trainer, REPLACED, "finetune")
-        self.checkpoints, self.keep = checkpoints, keep
-        self.rounds = Rounds(len(given["train_dataset"]), batch, given["args"].seed)
+        self.task, self.checkpoints, self.keep = task, checkpoints, keep
+        self.rounds = Rounds(len(options["train_dataset"]), batch, options["args"].seed)
         self.random_states: list[Any] = []
-        best: Any = best_of  # the Trainer gathers a pair as well, which its types do not say
+        reduced: Any = self.reduced  # the Trainer gathers a tuple as well, which its types do not say
         super().__init__(
-            compute_loss_func=loss_of,
+            compute_loss_func=self.loss_of,
             compute_metrics=metrics_of,
-            preprocess_logits_for_metrics=best,
-            **given,
+            preprocess_logits_for_metrics=reduced,
+            **options,
         )
         self.add_callback(RoundBegins(self.rounds))
 
@@ -104,15 +106,31 @@ class Finetuner(Trainer):
             self.random_states = extra["random"]
             return dict(self.train(resume_from_checkpoint=folder).metrics)
 
-    def last_scores(self) -> dict[str, float]:
-        """The evaluation at the last step: the one that ended the training, or one that is made now."""
+    def last_evaluation(self) -> dict[str, float]:
+        """Step and loss of the evaluation at the last step: the one that ended the training, or one made now."""
         done = [found for found in self.state.log_history if "eval_loss" in found]
         if not done or done[-1]["step"] != self.state.global_step:
             self.evaluate()
             done = [found for found in self.state.log_history if "eval_loss" in found]
-        names = ("accuracy", "macro_f1", "most_frequent")
-        found = {"step": float(self.state.global_step), "loss": float(done[-1]["eval_cross_entropy"])}
-        return found | {name: float(done[-1][f"eval_{name}"]) for name in names}
+        return {"step": float(self.state.global_step), "loss": float(done[-1]["eval_cross_entropy"])}
+
+    def loss_of(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """The cross entropy, divided by how many labels the step has over all processes: however they are shared."""
+        return cross_entropy(self.task.logits(outputs), self.task.targets(labels), num_items_in_batch)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
+    ) -> Any:
+        """The loss, and of the outputs the logits alone."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        return (loss, {"logits": self.task.logits(outputs)}) if return_outputs else loss
+
+    def reduced(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For each label the class with the largest logit, its loss, and the class that is meant: logits are large."""
+        targets = self.task.targets(labels)
+        flat = logits.flatten(0, -2).float(), targets.flatten()
+        losses = torch.nn.functional.cross_entropy(*flat, reduction="none", ignore_index=IGNORED)
+        return logits.argmax(-1), losses.view_as(targets), targets
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Rounds:
         return self.rounds
@@ -184,47 +202,23 @@ def extra_of(path: Path) -> dict[str, Any]:
     return found
 
 
-def loss_of(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-    """The cross entropy, divided by how many labels the step has over all processes: however they are shared out."""
-    logits = outputs["logits"].flatten(0, -2).float()
-    total = torch.nn.functional.cross_entropy(logits, labels.flatten(), reduction="sum", ignore_index=LEFT_OUT)
-    count = (labels != LEFT_OUT).sum() if num_items_in_batch is None else num_items_in_batch
-    loss: Tensor = total / count
+def cross_entropy(logits: Tensor, targets: Tensor, count: Tensor | int | None) -> Tensor:
+    """The sum of the cross entropies of all targets, divided by a count; by their own unless given."""
+    total = torch.nn.functional.cross_entropy(
+        logits.flatten(0, -2).float(), targets.flatten(), reduction="sum", ignore_index=IGNORED
+    )
+    loss: Tensor = total / ((targets != IGNORED).sum() if count is None else count)
     return loss
 
 
-def best_of(logits: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The class with the largest logit and the loss of each label, so that no logits are gathered."""
-    given: Tensor = logits[0] if isinstance(logits, tuple) else logits
-    flat = given.flatten(0, -2).float(), labels.flatten()
-    losses = torch.nn.functional.cross_entropy(*flat, reduction="none", ignore_index=LEFT_OUT)
-    return given.argmax(-1), losses.view_as(labels)
-
-
 def metrics_of(found: EvalPrediction) -> dict[str, float]:
-    """The mean loss of the labels, accuracy, macro-F1, and the share of the most frequent label.
+    """The mean loss of the targets, and the share that has the largest logit.
 
     The Trainer's own loss is a mean over batches, which depends on how many processes share them.
     """
-    meant = np.asarray(found.label_ids)
-    said, losses = (np.asarray(x)[meant != LEFT_OUT] for x in found.predictions)
-    return {"cross_entropy": float(losses.mean()), **scores(said, meant[meant != LEFT_OUT])}
-
-
-def scores(said: Sequence[int] | np.ndarray, meant: Sequence[int] | np.ndarray) -> dict[str, float]:
-    """Accuracy, the mean over the labels of their F1, and the share of the most frequent label.
-
-    Example:
-        >>> {name: round(score, 2) for name, score in scores([0, 1, 1, 1], [0, 0, 1, 1]).items()}
-        {'accuracy': 0.75, 'macro_f1': 0.73, 'most_frequent': 0.5}
-    """
-    said, meant = np.asarray(said), np.asarray(meant)
-    f1 = []
-    for label in np.unique(meant):
-        hits = np.sum((said == label) & (meant == label))
-        f1.append(2 * hits / (np.sum(said == label) + np.sum(meant == label)))
+    said, losses, targets = (np.asarray(x) for x in found.predictions)
+    counted = targets != IGNORED
     return {
-        "accuracy": float(np.mean(said == meant)),
-        "macro_f1": float(np.mean(f1)),
-        "most_frequent": float(np.unique(meant, return_counts=True)[1].max() / len(meant)),
+        "cross_entropy": float(losses[counted].mean()),
+        "accuracy": float((said == targets)[counted].mean()),
     }

@@ -1,0 +1,1 @@
+"""The metrics of the field, by the libraries that the field keeps for them."""

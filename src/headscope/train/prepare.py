@@ -1,0 +1,164 @@
+"""A model for a task: loaded, with a new last layer where the task wants one, and always the same for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headscope.errors import ModelError
+from headscope.hf import models
+from headscope.hf.interface import register
+from headscope.train.new_model import is_new, learned_tokenizer, new_model
+from headscope.train.tasks.listing import TASKS
+from headscope.train.tasks.task import Task, Tools
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from headscope.train.settings import Settings
+
+# What a tokenizer without a limit and a model without positions read at most.
+LONGEST = 2**20
+
+
+@dataclass
+class Prepared:
+    """A model that is about to be trained.
+
+    Attributes:
+        name: of the model, for titles and messages.
+        dropout: what the config had for dropout, to be put back when the model is saved.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: Any
+    dropout: dict[str, float]
+
+    def loaded(self) -> models.Loaded:
+        """The model without its last layer, as commands that look at heads take it."""
+        body: Any = self.model.base_model
+        return models.Loaded(self.name, body, self.tokenizer)
+
+    def tools(self, settings: Settings) -> Tools:
+        """The model with its limits."""
+        limits = settings.max_length, self.loaded().limit, LONGEST
+        longest = min(x for x in limits if x is not None)
+        return Tools(self.name, self.model, self.tokenizer, longest, settings.max_target, settings.beams)
+
+
+def prepare(task: Task, train: Sequence[Any], settings: Settings, tokenizer: Any = None) -> Prepared:
+    """Load a model for a task, or make a new one; the numbers of what is new depend on the seed alone.
+
+    Args:
+        tokenizer: that of a new model, where it was learned already.
+
+    Raises:
+        ModelError: there is no such model, or it does not fit the task; names the tasks that it fits.
+        MissingExtra: transformers is not installed.
+    """
+    if is_new(settings.model):
+        return prepare_new(task, train, settings, tokenizer)
+    loaded = models.load(settings.model)
+    import transformers
+
+    source = str(models.packaged()) if settings.model is None else str(Path(settings.model).expanduser())
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    config = transformers.AutoConfig.from_pretrained(source, **options)
+    refuse_unfit(loaded.name, config, task)
+    before = configured(config, task, train, loaded.tokenizer, settings)
+
+    def make(attention: str) -> Any:
+        return getattr(transformers, task.auto_class).from_pretrained(
+            source, config=config, attn_implementation=attention, ignore_mismatched_sizes=True, **options
+        )
+
+    return Prepared(loaded.name, made(make, task, settings, loaded.name), loaded.tokenizer, before)
+
+
+def prepare_new(task: Task, train: Sequence[Any], settings: Settings, tokenizer: Any) -> Prepared:
+    """A new model for a task, with a tokenizer that is learned from the training.
+
+    Raises:
+        ModelError: a model of this kind does not fit the task.
+    """
+    import transformers
+
+    wanted = new_model(str(settings.model))
+    if tokenizer is None:
+        tokenizer = learned_tokenizer((text for example in train for text in task.texts(example)), wanted)
+    config = wanted.config(tokenizer)
+    refuse_unfit(str(settings.model), config, task)
+    before = configured(config, task, train, tokenizer, settings)
+
+    def make(attention: str) -> Any:
+        return getattr(transformers, task.auto_class).from_config(config, attn_implementation=attention)
+
+    return Prepared(wanted.name, made(make, task, settings, wanted.name), tokenizer, before)
+
+
+def configured(
+    config: PretrainedConfig, task: Task, train: Sequence[Any], tokenizer: Any, settings: Settings
+) -> dict[str, float]:
+    """Write into a config what the task and the settings say; gives what it had for dropout."""
+    task.configure(config, train)
+    pad(config, tokenizer)
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
+    before = dropouts(config)
+    for name in before:
+        setattr(config, name, settings.dropout)
+    return before
+
+
+def made(make: Callable[[str], Any], task: Task, settings: Settings, name: str) -> Any:
+    """A model with the attention of the task, or with its own where it has none of that kind.
+
+    Raises:
+        ModelError: transformers cannot make it.
+    """
+    import transformers
+
+    register()
+    try:
+        transformers.set_seed(settings.seed)
+        try:
+            return make(task.attention)
+        except (ValueError, ImportError):
+            transformers.set_seed(settings.seed)
+            return make("eager")
+    except (ValueError, KeyError) as error:
+        raise ModelError(
+            f"model {name!r} cannot {task.name}: {models.first_line(error)} Give a model for which transformers has "
+            f"{task.auto_class}."
+        ) from error
+
+
+def dropouts(config: PretrainedConfig) -> dict[str, float]:
+    """What a config has for dropout."""
+    return {name: value for name, value in config.to_dict().items() if "drop" in name and isinstance(value, float)}
+
+
+def pad(config: PretrainedConfig, tokenizer: Any) -> None:
+    """Let a model that has no token for padding pad with the one that ends a text."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer.pad_token_id
+
+
+def refuse_unfit(name: str, config: PretrainedConfig, task: Task) -> None:
+    """Raise unless a model of this config can be trained for a task.
+
+    Raises:
+        ModelError: it cannot; names the tasks that it fits.
+    """
+    why = task.refusal(config)
+    if why is None:
+        return
+    others = [other.name for other in TASKS if other.refusal(config) is None]
+    instead = f"it fits --task {', '.join(others)}" if others else "it fits no task of finetune"
+    raise ModelError(
+        f"model {name!r} does not fit --task {task.name}: {why}; {instead}. Give one of these, or another model."
+    )

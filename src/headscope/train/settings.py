@@ -1,0 +1,90 @@
+"""The words of a fine-tuning: the same ones in Python and on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypedDict
+
+TaskName = Literal["classify", "tag", "answer", "write", "summarise", "translate"]
+
+
+class Words(TypedDict, total=False):
+    """The keyword arguments of `headscope.train.finetune`; each is the option of the command with hyphens in it."""
+
+    model: str | None
+    task: TaskName | None
+    text_column: str | None
+    label_column: str | None
+    question_column: str | None
+    context_column: str | None
+    answer_column: str | None
+    start_column: str | None
+    source_column: str | None
+    target_column: str | None
+    eval_data: str | Path | None
+    encoding: str | None
+    eval_share: float
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    max_length: int | None
+    max_target: int
+    beams: int
+    save_every: int
+    dropout: float
+    seed: int
+    resume: bool
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked for.
+
+    Attributes:
+        data: the table of examples.
+        output: the folder of what comes of it.
+        model: a folder, a name on the Hub, or `new:decoder,layers=2,…`; None for the packaged model.
+        task: what to train for; by the columns unless given.
+        text_column, …: the names of the columns; the usual ones unless given.
+        encoding: of the characters of the data; UTF-8, or by its byte order mark, unless given.
+        eval_data: a file of its own to evaluate with; else a share of the data.
+        batch_size: examples in one step, over all processes together.
+        max_length: texts are cut at so many tokens; by what the model takes unless given.
+        max_target: tokens that are written at most.
+        beams: beams of the beam search that is measured beside the greedy texts.
+        save_every: steps between two checkpoints.
+        dropout: while training; with 0 the same run on any number of processes gives the same losses.
+    """
+
+    data: Path
+    output: Path
+    model: str | None = None
+    task: TaskName | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    question_column: str | None = None
+    context_column: str | None = None
+    answer_column: str | None = None
+    start_column: str | None = None
+    source_column: str | None = None
+    target_column: str | None = None
+    eval_data: Path | None = None
+    encoding: str | None = None
+    eval_share: float = 0.2
+    epochs: int = 3
+    batch_size: int = 32
+    learning_rate: float = 5e-5
+    max_length: int | None = None
+    max_target: int = 128
+    beams: int = 4
+    save_every: int = 200
+    dropout: float = 0.0
+    seed: int = 0
+    resume: bool = False
+    overwrite: bool = False
+
+    def columns(self) -> dict[str, str | None]:
+        """The named columns by their role."""
+        return {name.removesuffix("_column"): value for name, value in vars(self).items() if name.endswith("_column")}

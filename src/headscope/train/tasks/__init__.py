@@ -1,0 +1,1 @@
+"""What a model is trained for: one file for each task, and one tuple that lists them."""

@@ -1,0 +1,164 @@
+"""Every task, from a table to a model and a report: with a tiny model of transformers and with a new one."""
+
+import json
+import random
+
+import pytest
+
+from headscope.errors import MissingExtra, ModelError, TrainingError
+from headscope.train.finetuning import finetune
+from headscope.train.metrics import extra
+from headscope.train.tasks.listing import TASKS, task_named
+from tests.hf import tiny
+
+NOUNS = ["animal", "street", "head", "token", "attention"]
+SMALL = "width=16,layers=1,heads=2,vocabulary=280"
+MODELS = {"answer": "bert", "write": "gpt2", "summarise": "t5", "translate": "t5"}
+NEW = {"answer": "encoder", "write": "decoder", "summarise": "encoder-decoder", "translate": "encoder-decoder"}
+CLASSES = {
+    "answer": "AutoModelForQuestionAnswering",
+    "write": "AutoModelForCausalLM",
+    "summarise": "AutoModelForSeq2SeqLM",
+    "translate": "AutoModelForSeq2SeqLM",
+}
+
+
+def rows(task, count):
+    draw = random.Random(count)
+    nouns = [draw.choice(NOUNS) for _ in range(count)]
+    if task == "answer":
+        return [
+            {"question": f"where is the {n}?", "context": f"{n} {i}: it is at place {i}.", "answer": f"place {i}"}
+            for i, n in enumerate(nouns)
+        ]
+    if task == "write":
+        return [{"text": f"the {n} was too tired. " * (1 + i % 5)} for i, n in enumerate(nouns)]
+    return [{"source": f"the {n} was {i}. it was tired.", "target": [f"{n} {i}", n]} for i, n in enumerate(nouns)]
+
+
+def table(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def tiny_models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {family: str(tiny.save(family, folder / family)) for family in ("bert", "gpt2", "t5")}
+
+
+@pytest.mark.parametrize("task", MODELS)
+@pytest.mark.parametrize("kind", [pytest.param("tiny", marks=pytest.mark.slow), "new"])
+def test_every_task(task, kind, tiny_models, tmp_path):
+    import transformers
+
+    model = tiny_models[MODELS[task]] if kind == "tiny" else f"new:{NEW[task]},{SMALL}"
+    said = []
+    found = finetune(
+        table(tmp_path / "x.jsonl", rows(task, 12)), tmp_path / "out", task=task, model=model, epochs=1, batch_size=4,
+        max_target=3, beams=2, say=said.append,
+    )  # fmt: skip
+    names = {*task_named(task).shown_scores, *task_named(task).shown_baselines}
+    assert names <= found.scores.keys()
+    assert json.loads((tmp_path / "out" / "scores.json").read_text()) == found.scores
+    assert getattr(transformers, CLASSES[task]).from_pretrained(tmp_path / "out").config.model_type
+    assert len(transformers.AutoTokenizer.from_pretrained(tmp_path / "out")) > 256 - 200 * (kind == "tiny")
+    report = found.report.read_text()
+    assert "stayed wrong" in report or "became right" in report or "stayed right" in report
+    assert found.moved
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_tasks_that_it_fits(tiny_models, tmp_path):
+    for task, model, match in (
+        (
+            "write",
+            tiny_models["bert"],
+            "'bert' does not fit --task write: it reads in both directions.*; it fits --task cl",
+        ),
+        ("write", tiny_models["t5"], "'t5' does not fit --task write: it writes one text from another; it fits"),
+        (
+            "translate",
+            tiny_models["gpt2"],
+            "does not fit --task translate: transformers has no AutoModelForSeq2SeqLM.*write",
+        ),
+        ("summarise", f"new:decoder,{SMALL}", "'new:decoder.*does not fit --task summarise.* it fits --task .*write"),
+    ):
+        with pytest.raises(ModelError, match=match):
+            finetune(table(tmp_path / "x.jsonl", rows(task, 9)), tmp_path / "out", task=task, model=model)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("new:reader", "'reader' is no kind of model. Give new:encoder, new:decoder, new:encoder-decoder"),
+        ("new:decoder,depth=2", "'depth=2' is not understood. Give layers=NUMBER, heads=NUMBER"),
+        ("new:decoder,layers=two", "'layers=two' is not understood"),
+        ("new:decoder,width=30,heads=4", "a width of 30 cannot be shared by 4 heads of an even size"),
+    ],
+)
+def test_new_models_that_cannot_be(name, match, tmp_path):
+    with pytest.raises(ModelError, match=match):
+        finetune(table(tmp_path / "x.jsonl", rows("write", 9)), tmp_path / "out", task="write", model=name)
+
+
+def test_a_metric_library_that_is_missing_is_missed_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "rouge_score.rouge_scorer", None)
+    with pytest.raises(
+        MissingExtra, match="ROUGE is computed by rouge-score, which is not installed .*headscope.finetune"
+    ):
+        finetune(
+            table(tmp_path / "x.jsonl", rows("summarise", 9)), tmp_path / "out", task="summarise", model="new:encoder"
+        )
+    assert not (tmp_path / "out").exists()
+    assert extra.library("json", "json", "x") is json
+
+
+def test_words_that_are_no_options(tmp_path):
+    with pytest.raises(TrainingError, match="there is no option 'epoch'. The options are answer_column, "):
+        finetune(tmp_path / "x.csv", tmp_path / "out", epoch=3)
+    with pytest.raises(TrainingError, match="--resume goes on and --overwrite starts again"):
+        finetune(tmp_path / "x.csv", tmp_path / "out", resume=True, overwrite=True)
+
+
+def test_the_words_are_those_of_the_command():
+    import inspect
+    from dataclasses import fields
+
+    from headscope.cli.finetune import finetune as command
+    from headscope.train.settings import Settings, TaskName, Words
+
+    settings = {field.name: field.default for field in fields(Settings)}
+    assert set(settings) - {"data", "output"} == set(Words.__annotations__)
+    options = {name: x.default for name, x in inspect.signature(command).parameters.items() if name != "debug"}
+    assert set(options) == set(settings)
+    assert {name: options[name] for name in Words.__annotations__} == {
+        name: settings[name] for name in Words.__annotations__
+    }
+    assert TaskName.__args__ == tuple(task.name for task in TASKS)
+
+
+BAD = {
+    "answer": [
+        ({"question": "q", "context": "c", "answer": "x"}, "line 1: the answer 'x' is not in the context. Give a part"),
+        ({"question": "q", "context": "c", "answer": " "}, "line 1: there is no answer. Give one that stands in"),
+        ({"question": "", "context": "c", "answer": "c"}, "line 1: the question is empty. Give one, or take"),
+        ({"question": "q", "context": "c", "answer": [0, 9]}, r"line 1: the span \[0, 9\] is not in the con"),
+        ({"question": "q", "context": "c", "answer": {"text": "c"}}, "line 1: an answer with names is .*of equal le"),
+        ({"question": "q", "context": "ab", "answer": "b", "start": 0}, "line 1: the answer 'b' is not at letter 0 .*"),
+        ({"question": "q", "context": "c", "answer": "c", "start": "x"}, "line 1: the answer's first letter is 'x'"),
+    ],
+    "translate": [
+        ({"source": "a", "target": ""}, "line 1: 'target' is empty. Give a text and its translation"),
+        ({"source": "", "target": "a"}, "line 1: 'source' is empty. Give a text and its translation"),
+        ({"source": "", "target": []}, "all 1 rows lack 'source' or 'target'. Give a text and its translation"),
+    ],
+    "write": [({"text": {"a": 1}}, "line 1: 'text' holds an object")],
+}
+
+
+@pytest.mark.parametrize(("task", "row", "match"), [(task, *case) for task, cases in BAD.items() for case in cases])
+def test_rows_that_are_wrong_are_named_by_line(task, row, match, tmp_path):
+    with pytest.raises(TrainingError, match=match):
+        finetune(table(tmp_path / "x.jsonl", [row]), tmp_path / "out", task=task)
+    assert not (tmp_path / "out").exists()
