@@ -59,3 +59,19 @@ def test_a_version_that_is_not_there():
 def test_without_a_browser(monkeypatch):
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
     assert [line.state for line in doctor.tools()][1] == "-"
+
+
+def test_long_lines_are_indented_at_the_width_of_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) < 80
+    wrapped = [line for line in lines if line.startswith(" " * 17)]
+    assert wrapped
+    assert all(line[17] != " " for line in wrapped)
+
+
+def test_one_thread_is_one(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    assert next(doctor.devices()).text.startswith("1 thread, ")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headscope.cli.json_output import JSON, emit, rows_of
 from headscope.cli.loading import quiet, shown_name
 from headscope.cli.reading import ENCODING, MODEL
 from headscope.cli.status import say
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from headscope.look.table import Table
 
 METRICS = ("logits", "loss", "embedding")
+# Sizes of batches in which the same text is run again: the sums of a matrix product come in another order.
+BATCHES = (2, 3, 5)
 
 
 def ablate(
@@ -39,6 +42,7 @@ def ablate(
     how: Annotated[str, typer.Option(metavar="zero|mean", help="What comes in the place of a head's output.")] = "zero",
     model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=MODEL)] = None,
     encoding: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODING)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Switch heads off and print what changes.
@@ -66,11 +70,18 @@ def ablate(
     with busy("running"):
         metric, before = outcome(loaded, encoded, metric)
     if each:
-        show(ranked(loaded, encoded, metric, before, how))
+        table = ranked(loaded, encoded, metric, before, how)
+        if as_json:
+            emit({"model": shown_name(loaded.name), "metric": metric} | rows_of(table))
+        else:
+            show(table)
         return
     with busy("running"), hs.ablate(loaded.model, chosen, how):
         after = outcome(loaded, encoded, metric)[1]
     names = ", ".join(f"{layer}.{head}" for layer, head in chosen)
+    if as_json:
+        emit({"model": shown_name(loaded.name), "heads": chosen} | outcome_json(encoded.axis, metric, before, after))
+        return
     report(f"{shown_name(loaded.name)} without {names}", encoded.axis, metric, before, after)
 
 
@@ -126,6 +137,17 @@ def difference(metric: str, before: Tensor, after: Tensor) -> Tensor:
     return (after - before)[None]
 
 
+def outcome_json(axis: Axis, metric: str, before: Tensor, after: Tensor) -> dict[str, Any]:
+    """What changed, for JSON."""
+    moved = difference(metric, before, after)
+    found: dict[str, Any] = {"metric": metric, "mean": float(moved.mean())}
+    if metric == "loss":
+        return found | {"before": float(before), "after": float(after)}
+    labels = [axis.labels[i] if i < axis.length else str(i) for i in range(len(moved))]
+    tokens = zip(labels, moved.tolist(), strict=True)
+    return found | {"tokens": [{"position": i, "label": label, "moved": x} for i, (label, x) in enumerate(tokens)]}
+
+
 def report(title: str, axis: Axis, metric: str, before: Tensor, after: Tensor) -> None:
     """Print what changed, the most changed token first."""
     from headscope.cli.view import placed
@@ -143,7 +165,7 @@ def report(title: str, axis: Axis, metric: str, before: Tensor, after: Tensor) -
 
 
 def ranked(loaded: Loaded, encoded: Encoded, metric: str, before: Tensor, how: str) -> Table:
-    """Every head with its true effect and the gradient estimate, the largest effect first."""
+    """Every head with its true effect and the gradient estimate, the largest effect first, and the floor of noise."""
     import headscope as hs
     from headscope.look.progress import progress
     from headscope.look.table import Table
@@ -158,7 +180,27 @@ def ranked(loaded: Loaded, encoded: Encoded, metric: str, before: Tensor, how: s
             guess = float(estimate[layer, head])
             rows.append({"layer": layer, "head": head, "effect": float(effect.mean()), "gradient": guess})
             advance(1)
-    return Table(rows).sort("effect", descending=True)
+    floor = noise(loaded, encoded, metric, before)
+    within = sum(abs(row["effect"]) <= floor for row in rows)
+    said = f"{within} of {len(rows)} heads change no more than that." if within else "All heads change more than that."
+    note = (
+        f"Noise: the same text in batches of {', '.join(map(str, BATCHES))} changes this by up to {floor:.1e}. {said}"
+    )
+    return Table(rows, notes=(note,)).sort("effect", descending=True)
+
+
+def noise(loaded: Loaded, encoded: Encoded, metric: str, before: Tensor) -> float:
+    """By how much the metric changes when nothing does: other orders of summation, and the last digit of the metric."""
+    import torch
+
+    found = float(torch.finfo(torch.float32).eps)
+    for count in BATCHES:
+        inputs = {name: x.repeat_interleave(count, 0) for name, x in encoded.inputs.items()}
+        with torch.no_grad():
+            output = loaded.model(**inputs)
+        again = value_of(output, inputs, metric, loaded.name)[1]
+        found = max(found, float(difference(metric, before, again).abs().mean()))
+    return found
 
 
 def loss(loaded: Loaded, encoded: Encoded, metric: str, before: Tensor) -> Callable[[], Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from headscope.cli.json_output import JSON, emit
 from headscope.cli.status import say
 from headscope.errors import MissingExtra
 
@@ -22,6 +24,7 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     only: Annotated[str, typer.Option(help="Run the cases whose name contains this.")] = "",
     rounds: Annotated[int, typer.Option(min=3, help="How many times every row is timed.")] = 15,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Time attention beside its peers on this machine; prints medians of ratios.
@@ -29,16 +32,29 @@ def bench(
     Rows take turns in one process, so that only ratios within one run mean something.
     """
     known = {path.stem: path for path in sorted(folder().glob("*.py")) if path.stem not in PARTS}
+    if not name and as_json:
+        emit({"benchmarks": {stem: title(path) for stem, path in known.items()}})
+        return
     if not name:
         for stem, path in known.items():
-            say(f"{stem:12} {path.read_text().splitlines()[0].strip(chr(34))}")
+            say(f"{stem:12} {title(path)}")
         return
     if name not in known:
         raise typer.BadParameter(f"there is no benchmark {name!r}; there are {', '.join(known)}")
     command = [sys.executable, str(known[name]), "--device", device, "--rounds", str(rounds)]
-    code = subprocess.run(command + (["--only", only] if only else []), check=False).returncode
-    if code:
-        raise typer.Exit(code)
+    # With --json what it prints on the way goes to stderr.
+    done = subprocess.run(
+        command + (["--only", only] if only else []), check=False, stdout=sys.stderr if as_json else None
+    )
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+    if as_json:
+        emit(json.loads((folder() / "results" / f"{name}-{device.split(':')[0]}.json").read_text()))
+
+
+def title(path: Path) -> str:
+    """The question of a benchmark: its first line."""
+    return path.read_text().splitlines()[0].strip('"')
 
 
 def folder() -> Path:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headscope.cli.json_output import JSON, emit
 from headscope.cli.status import say
+
+if TYPE_CHECKING:
+    from headscope.recording.recording import Recording
 
 
 def compare(
@@ -17,6 +21,7 @@ def compare(
         typer.Option("--output", "-o", metavar="FILE", help="The page (.html) to write; compare.html unless given."),
     ] = None,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the result when it is written.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Write a page that shows two recordings of the same input side by side: how much of each head's weight moved.
@@ -35,6 +40,22 @@ def compare(
     names = paths[0].resolve().stem, paths[1].resolve().stem
     with busy("writing"):
         path = hs.compare(*recordings, target, names=names)
-    say(f"page: {path.absolute()}")
+    if as_json:
+        emit({"page": path, "names": names, "moved": moved(*recordings)})
+    else:
+        say(f"page: {path.absolute()}")
     if open_page:
         outputs.launch(path)
+
+
+def moved(a: Recording, b: Recording) -> list[dict[str, float | int]]:
+    """For every head of the first item how much of its weight moved, the most first."""
+    from headscope.view.compare import Pair, moved_of
+
+    found = moved_of(Pair("", a, b), 0)
+    rows: list[dict[str, float | int]] = [
+        {"layer": number, "head": head, "moved": share}
+        for number, layer, shares in zip(a.numbers, a.layers, found, strict=True)
+        for head, share in zip(layer.head_numbers, shares, strict=True)
+    ]
+    return sorted(rows, key=lambda row: -row["moved"])

@@ -11,7 +11,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from headscope.cli.status import say
+from headscope.cli.json_output import JSON, emit
+from headscope.cli.status import say, wrapped
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -35,22 +36,27 @@ class Line(NamedTuple):
 
 
 def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Say which versions, devices, attention paths and extras are here, what is missing and how to get it.
 
     Ends with exit code 0, also when something optional is missing.
     """
-    for title, lines in (
-        ("versions", versions()),
-        ("devices", devices()),
-        ("attention paths", paths()),
-        ("extras", extras()),
-        ("models and tools", tools()),
-    ):
+    found = {
+        "versions": versions(),
+        "devices": devices(),
+        "attention paths": paths(),
+        "extras": extras(),
+        "models and tools": tools(),
+    }
+    if as_json:
+        emit({title: [line._asdict() for line in lines] for title, lines in found.items()})
+        return
+    for title, lines in found.items():
         say(title)
         for line in lines:
-            say(f"  {line.state} {line.name:<12} {line.text}".rstrip())
+            say(wrapped(f"  {line.state} {line.name:<12} ", line.text))
 
 
 def versions() -> Iterator[Line]:
@@ -64,7 +70,9 @@ def devices() -> Iterator[Line]:
     """What torch can compute on."""
     import torch
 
-    yield Line("✓", "cpu", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    threads = torch.get_num_threads()
+    counted = f"{threads} thread{'s' if threads != 1 else ''}"
+    yield Line("✓", "cpu", f"{counted}, {torch.backends.cpu.get_cpu_capability()}")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)

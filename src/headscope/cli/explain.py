@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from headscope.cli.json_output import JSON, emit
 from headscope.cli.status import say
 from headscope.errors import HeadscopeError
 
@@ -38,6 +39,7 @@ def explain(
         str | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write it: .md, or a diagram as .png, .svg or .pdf."),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Run a multi-head attention layer one step at a time: each step's formula, shape, parameters, FLOPs and bytes.
@@ -51,13 +53,22 @@ def explain(
         raise HeadscopeError("explain: --causal is about the tokens before one; a memory has none. Leave one out.")
     target = None if output is None else outputs.choose(output, suffixes=(".md", *outputs.FIGURE_SUFFIXES))
     found = explained(batch, tokens, input_dim, embed_dim, heads, kv_heads, memory, causal)
-    show(found)
+    if not as_json:
+        show(found)
     if target is not None:
         if outputs.is_figure(target):
             outputs.save_figure(found.figure(), target)
         else:
             write("explain", target, found.markdown().encode())
-        say(f"\nwritten: {target.absolute()}")
+        if not as_json:
+            say(f"\nwritten: {target.absolute()}")
+    if as_json:
+        steps = [
+            {"step": step.name, "formula": step.formula, "shape": step.shape}
+            | {"parameters": step.parameters, "flops": step.flops, "bytes": step.bytes}
+            for step in found.steps
+        ]
+        emit({"title": found.title, "steps": steps, "notes": found.notes, "written": target})
 
 
 def show(found: Explanation) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headscope.cli.json_output import JSON, emit, rows_of
 from headscope.cli.reading import ENCODING, MODEL
 from headscope.cli.status import say
 from headscope.errors import HeadscopeError
@@ -36,6 +37,7 @@ def heads(
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the table: .csv or .parquet.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Print a table of all heads: entropy, confidence, previous, self, next, first, special, duplicate, induction.
@@ -59,9 +61,13 @@ def heads(
         return
     if sort is not None:
         table = table.sort(sort.removeprefix("-"), descending=sort.startswith("-"))
+    path = None if target is None else table.save(target)
+    if as_json:
+        emit(rows_of(table) | {"table": path})
+        return
     show(table)
-    if target is not None:
-        say(f"\ntable: {table.save(target).absolute()}")
+    if path is not None:
+        say(f"\ntable: {path.absolute()}")
 
 
 def of_input(given: str, model: str | None, encoding: str | None) -> Table:
@@ -69,7 +75,7 @@ def of_input(given: str, model: str | None, encoding: str | None) -> Table:
     from headscope.cli.reading import read
     from headscope.cli.status import busy
 
-    recording = read(given, model, None, encoding)[0]
+    recording = read(given, model, None, encoding).recording
     with busy("looking"):
         return recording.heads()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,14 @@ from headscope.errors import HeadscopeError
 from headscope.files.first_bytes import Kind
 
 if TYPE_CHECKING:
+    from headscope.look.axis import Axis
     from headscope.recording.recording import Recording
 
 
-def recorded_media(path: Path, kind: Kind, name: str | None, pair: str | None) -> Recording:
-    """Run a model on a picture or a sound and record it.
+def recorded_media(
+    path: Path, kind: Kind, name: str | None, pair: str | None, generate: int | None = None
+) -> tuple[Recording, list[str]]:
+    """Run a model on a picture or a sound and record it, and what it made at each step.
 
     Raises:
         HeadscopeError: no model was named, or one that does not read such files, or a second text.
@@ -27,6 +31,8 @@ def recorded_media(path: Path, kind: Kind, name: str | None, pair: str | None) -
     if pair is not None:
         raise HeadscopeError(f"{path} is {kind.name}; a second text beside it is not read. Leave out --pair.")
     import headscope as hs
+    from headscope.cli.generating import able
+    from headscope.cli.generating import generate as made_by
     from headscope.hf import models
     from headscope.hf.media import media_inputs
     from headscope.hf.text import run_inputs
@@ -34,9 +40,21 @@ def recorded_media(path: Path, kind: Kind, name: str | None, pair: str | None) -
     with busy(f"loading {name}"), collecting_later():
         quiet()
         loaded = models.load(name)
+        loaded = loaded if generate is None else able(loaded)
     with busy("reading"):
         inputs = media_inputs(loaded, path, kind.what)
         with hs.record(loaded.model) as recording:
-            run_inputs(loaded, inputs, kind.what)
+            if generate is None:
+                run_inputs(loaded, inputs, kind.what)
+            else:
+                made_by(loaded, dict(inputs), generate)
     recording.model = shown_name(loaded.name)
-    return recording
+    for layer in recording.layers:
+        for side in ("queries", "keys"):
+            setattr(layer, side, [named(axis, path) for axis in getattr(layer, side)])
+    return recording, [] if generate is None else list(recording.layers[-1].queries[0].labels[1:])
+
+
+def named(axis: Axis, path: Path) -> Axis:
+    """The axis of patches or frames with the file that they come from."""
+    return replace(axis, source=path.name) if axis.kind in ("patches", "frames") else axis

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from headscope.characters import shortened
 from headscope.cli.loading import quiet, shown_name
@@ -24,6 +24,14 @@ PAIR = "A second text: the second segment, or what the decoder of an encoder-dec
 ENCODING = "Of a file or standard input, such as cp1252; UTF-8, or by its byte order mark, unless given."
 
 
+class Read(NamedTuple):
+    """What a command works on: a recording, what it is of, and what the model made at each step where it generated."""
+
+    recording: Recording
+    title: str
+    made: list[str]
+
+
 def title_of(text: str) -> str:
     """The beginning of a text as a title; a text without spaces is cut within its word.
 
@@ -39,8 +47,12 @@ def title_of(text: str) -> str:
 
 
 def read(
-    given: str, model: str | None = None, pair: str | None = None, encoding: str | None = None
-) -> tuple[Recording, str]:
+    given: str,
+    model: str | None = None,
+    pair: str | None = None,
+    encoding: str | None = None,
+    generate: int | None = None,
+) -> Read:
     """The recording in a folder, or that of a model which runs on a text; and what it is of, as a title.
 
     Raises:
@@ -52,34 +64,54 @@ def read(
         if media is not None:
             from headscope.cli.media import recorded_media
 
-            return recorded_media(*media, model, pair), title_of(media[0].name)
+            found, made = recorded_media(*media, model, pair, generate)
+            return Read(found, title_of(media[0].name), made)
         text, second = read_text(given, encoding), None if pair is None else read_text(pair, encoding)
-        return recorded(text, second, model), title_of(text)
-    for option, value in (("--model", model), ("--pair", pair), ("--encoding", encoding)):
+        found, made = recorded(text, second, model, generate)
+        return Read(found, title_of(text), made)
+    for option, value in (
+        ("--model", model),
+        ("--pair", pair),
+        ("--encoding", encoding),
+        ("--generate", generate),
+    ):
         if value is not None:
             raise HeadscopeError(f"{given} is a recording, which has its model and text in it. Leave out {option}.")
     import headscope as hs
 
     path = Path(given).expanduser()
-    return hs.load(path), path.resolve().stem
+    return Read(hs.load(path), path.resolve().stem, [])
 
 
-def recorded(text: str, pair: str | None, name: str | None) -> Recording:
-    """Run a model on a text and record it; what is not as one would think is said on stderr."""
+def recorded(text: str, pair: str | None, name: str | None, generate: int | None = None) -> tuple[Recording, list[str]]:
+    """Run a model on a text and record it, and what it made at each step; what is unexpected is said on stderr."""
     import headscope as hs
+    from headscope.cli.generating import able, generated
+    from headscope.cli.generating import generate as made_by
     from headscope.hf import models
     from headscope.hf.text import encode, run
 
     with busy(f"loading {name or models.PACKAGED_NAME}"), collecting_later():
         quiet()
         loaded = models.load(name)
+        loaded = loaded if generate is None else able(loaded)
     with busy("reading"):
         encoded = encode(loaded, text, pair)
+        ids: list[int] = []
         with hs.record(loaded.model) as recording:
-            run(loaded, encoded)
+            if generate is None:
+                run(loaded, encoded)
+            else:
+                ids = made_by(loaded, encoded.inputs, generate)
     recording.model = shown_name(loaded.name)
-    recording.tokens(encoded.axis, side=None if encoded.decoder is None else "encoder")
-    if encoded.decoder is not None:
+    paired = encoded.decoder is not None
+    made: list[str] = []
+    if ids:
+        axis, made = generated(loaded, ids, 1 if paired else encoded.axis.length)
+        recording.tokens(axis, side="decoder" if paired else None)
+    if not ids or paired:
+        recording.tokens(encoded.axis, side="encoder" if paired else None)
+    if encoded.decoder is not None and not ids:
         recording.tokens(encoded.decoder, side="decoder")
     if encoded.cut:
         warn(
@@ -91,4 +123,4 @@ def recorded(text: str, pair: str | None, name: str | None) -> Recording:
             f"{len(loaded.absent)} weights of {loaded.name} are not in its files and therefore random "
             f"({loaded.absent[0]}, ...): what you see is not the trained model."
         )
-    return recording
+    return recording, made

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from headscope.cli.generating import GENERATE
+from headscope.cli.json_output import JSON, about, emit
 from headscope.cli.reading import ENCODING, MODEL, PAIR, read
 from headscope.cli.source import is_folder
 from headscope.cli.status import say
@@ -23,7 +25,9 @@ def record(
     model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=MODEL)] = None,
     pair: Annotated[str | None, typer.Option(metavar="TEXT|FILE", help=PAIR)] = None,
     encoding: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODING)] = None,
+    generate: Annotated[int | None, typer.Option("--generate", metavar="N", min=1, help=GENERATE)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the recording in DIR.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Run a model on a text and keep its heads in a folder, from which any weight can be computed later.
@@ -37,7 +41,10 @@ def record(
     if is_folder(given):
         raise HeadscopeError(f"record: {given} is a folder. Give a text, a text file, or - for standard input.")
     target = outputs.folder(output, overwrite=overwrite)
-    recording = read(given, model, pair, encoding)[0]
+    recording = read(given, model, pair, encoding, generate).recording
     with busy("writing"):
         path = recording.save(target, overwrite=overwrite)
-    say(f"{recording}\nrecording: {path.absolute()}")
+    if as_json:
+        emit({"recording": path} | about(recording))
+    else:
+        say(f"{recording}\nrecording: {path.absolute()}")

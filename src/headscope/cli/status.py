@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,6 +22,21 @@ def say(text: str) -> None:
 def warn(line: str) -> None:
     """Say a line on stderr and go on."""
     typer.echo(f"headscope: {sentence(line)}", err=True)
+
+
+def wrapped(before: str, text: str) -> str:
+    """A line whose text is wrapped at the width of the terminal, indented as far as it begins; whole where none reads.
+
+    Example:
+        >>> wrapped("  - cuda ", "none here")
+        '  - cuda none here'
+    """
+    width = shutil.get_terminal_size().columns
+    if not sys.stdout.isatty() or len(before) + 20 > width:
+        return (before + text).rstrip()
+    indent = " " * len(before)
+    lines = textwrap.wrap(text, width - 1, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    return before.rstrip() if not lines else before + "\n".join(lines)[len(before) :]
 
 
 @contextmanager

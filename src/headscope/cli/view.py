@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headscope.characters import shortened, visible
-from headscope.cli.reading import ENCODING, MODEL, PAIR, read
+from headscope.cli.generating import GENERATE
+from headscope.cli.json_output import JSON, about, emit, rows_of
+from headscope.cli.reading import ENCODING, MODEL, PAIR, Read, read
 from headscope.cli.status import busy, say
 from headscope.errors import HeadscopeError
 
@@ -43,7 +45,13 @@ def view(
             help="The page (.html) or figure (.png, .svg, .pdf) to write; headscope.html unless given.",
         ),
     ] = None,
+    generate: Annotated[int | None, typer.Option("--generate", metavar="N", min=1, help=GENERATE)] = None,
+    thumbnails: Annotated[
+        bool,
+        typer.Option("--thumbnails/--no-thumbnails", help="Put a picture or a spectrogram, small, into the page."),
+    ] = True,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the result when it is written.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """See what every head of a model attends to in a text.
@@ -62,24 +70,38 @@ def view(
     if head is not None and layer is None:
         raise HeadscopeError(f"--head {head} is given without a layer. Give both: --layer L --head {head}")
     target = outputs.choose(output)
-    recording, title = read(text, model, pair, encoding)
+    found = read(text, model, pair, encoding, generate)
     with busy("writing"):
-        write(recording, target, layer, head, title)
-    show(recording, layer, head)
-    say(f"\n{'figure' if outputs.is_figure(target) else 'page'}: {target.absolute()}")
+        write(found, target, layer, head, thumbnails=thumbnails)
+    what = "figure" if outputs.is_figure(target) else "page"
+    if as_json:
+        emit({what: target, "title": found.title, "made": found.made} | about(found.recording) | said(found.recording))
+    else:
+        show(found.recording, layer, head)
+        say(f"\n{what}: {target.absolute()}")
     if open_page:
         outputs.launch(target)
 
 
-def write(recording: Recording, target: Path, layer: int | None, head: int | None, title: str) -> None:
+def said(recording: Recording) -> dict[str, Any]:
+    """What the heads do, and their statistics, for JSON."""
+    findings = [
+        {"layer": one.layer, "head": one.head, "kind": one.kind, "text": one.text, "evidence": dict(one.evidence)}
+        for one in recording.patterns()
+    ]
+    return {"findings": findings, "heads": rows_of(recording.heads())}
+
+
+def write(found: Read, target: Path, layer: int | None, head: int | None, *, thumbnails: bool = True) -> None:
     """Write the page or the figure, whole or not at all."""
     import headscope as hs
     from headscope.cli.output import is_figure, save_figure
 
     if is_figure(target):
-        save_figure(hs.figure(recording, layer=layer, head=head), target)
-    else:
-        hs.page(recording, target, layer=layer, head=head, title=title)
+        save_figure(hs.figure(found.recording, layer=layer, head=head), target)
+        return
+    options = {"layer": layer, "head": head, "title": found.title}
+    hs.page(found.recording, target, **options, thumbnails=thumbnails, generated=found.made)  # type: ignore[arg-type]
 
 
 def show(recording: Recording, layer: int | None, head: int | None) -> None:

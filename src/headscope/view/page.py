@@ -8,6 +8,7 @@ import html
 import json
 import os
 import re
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def page(
     head: int | None = None,
     title: str | None = None,
     thumbnails: bool = True,
-    generated: int = 0,
+    generated: Sequence[str] = (),
 ) -> Path:
     """Write one self-contained HTML file in which every head can be looked into, and return its path.
 
@@ -47,7 +48,7 @@ def page(
         layer, head: the head that is shown first; the one with the most informative pair of tokens unless given.
         title: stands at the top; the name of the model unless given.
         thumbnails: whether the pictures and the spectrograms that the model was given travel in the file, small.
-        generated: how many tokens at the end of the text the model made: the page has a slider over these steps.
+        generated: the tokens that the model made, one at each of the last queries: the page has a slider over these.
 
     Raises:
         LookError: a head that does not exist, or more weights in one head than a browser can hold.
@@ -72,7 +73,7 @@ def document(
     head: int | None = None,
     title: str | None = None,
     thumbnails: bool = True,
-    generated: int = 0,
+    generated: Sequence[str] = (),
 ) -> str:
     """The page as text."""
     start, model = subject.start(layer, head), subject.recording.model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from headscope.view.axis_payload import Axes
 from headscope.view.colour import table
 from headscope.view.derived import ROLLOUT, SENTENCE, rollout_layer
 from headscope.view.headline import Headline, bare, headlines
-from headscope.view.labels import model_name, sentence
+from headscope.view.labels import model_name, sentence, visible
 from headscope.view.precision import Packed, packed
 from headscope.view.subject import Start, Subject
 from headscope.view.thumbnails import thumbnails as small_pictures
@@ -67,13 +67,13 @@ def payload(
     title: str = "",
     model: str = "",
     thumbnails: bool = True,
-    generated: int = 0,
+    generated: Sequence[str] = (),
 ) -> Payload:
     """Everything that the page shows: axes, runs, biases, q, k, findings and colours.
 
     Args:
         thumbnails: whether pictures and spectrograms travel in the page.
-        generated: how many tokens at the end of the text the model made: the page has a slider over them.
+        generated: the tokens that the model made, one at each of the last queries: the page has a slider over these.
 
     Raises:
         LookError: a layer has more weights than a browser can hold.
@@ -117,7 +117,7 @@ def payload(
         "model": sentence(model_name(model)),
         "single": subject.single,
         "start": start._asdict() | {"special": "hidden" if silence(subject.layers[start.layer]) else "shown"},
-        "generated": generated,
+        "generated": made_by(subject, generated, axes),
         "error": worst,
         "axes": axes.entries,
         "images": axes.images,
@@ -170,6 +170,14 @@ def bias_entry(bias: Tensor, layer: Layer) -> dict[str, Any]:
         "bits": 8 * values.element_size(),
         "data": encoded(values),
     }
+
+
+def made_by(subject: Subject, texts: Sequence[str], axes: Axes) -> dict[str, Any] | None:
+    """The steps of a generation for JSON: what each made, and the axis whose last positions are the steps."""
+    axis = subject.layers[-1].queries[0]
+    if not texts or len(texts) > axis.length:
+        return None
+    return {"texts": [visible(text) for text in texts], "axis": axes.place(axis)}
 
 
 def silence(layer: Layer) -> bool:

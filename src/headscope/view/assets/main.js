@@ -9,6 +9,7 @@ import { buildFindings } from "./findings.js";
 import { buildGrid } from "./grid.js";
 import { drawHeadline } from "./headline.js";
 import { drawLegend, drawPrecision } from "./legend.js";
+import { drawLinked } from "./linked.js";
 import { HeatMap } from "./map.js";
 import { listenOnPassage } from "./passage.js";
 import { listenOnMap, pairText, zoomBy } from "./pointer.js";
@@ -16,6 +17,7 @@ import { drawReading, listenOnReading } from "./reading.js";
 import { drawPanel, listenOnRow } from "./row.js";
 import { Chosen, saidOf } from "./shown.js";
 import { Slices } from "./slices.js";
+import { listenOnSteps } from "./steps.js";
 import { chosenHeads, choose, on, state } from "./state.js";
 
 const AT_ONCE = 2 ** 24; // Multiplications that are done before the next frame.
@@ -58,6 +60,7 @@ function drawToken() {
   if (!chosen.shown) return;
   drawReading(chosen);
   drawPanel(chosen);
+  drawLinked(chosen);
   drawReadout();
 }
 
@@ -140,6 +143,7 @@ function start() {
   listenOnPassage();
   listenOnReading();
   listenOnRow();
+  listenOnSteps();
   listenOnMap(map, () => chosen.shown, redraw, { tip: byId("tip"), moved });
   listenOnZoom();
   on("view", () => {
