@@ -3,11 +3,13 @@
     python benchmarks/layer.py [--device cpu|cuda] [--only TEXT] [--rounds N]
 
 Peers do the same work with weights of the same sizes: torch's layer, x-transformers' with its fused path, separate
-projections around `scaled_dot_product_attention` as torchtune writes them, and, for the learner, the textbook class.
+projections around `scaled_dot_product_attention` as torchtune writes them, and, for the learner, the textbook class. Then
+torch's layer beside itself after `hs.nn.replace`, in the calls that models make of it.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -79,16 +81,17 @@ def peers(dim: int, heads: int) -> dict[str, nn.Module]:
     }
 
 
-def call(layer: nn.Module, x: Tensor) -> Callable[[], Tensor]:
-    """A call of any of the layers."""
+def call(layer: nn.Module, x: Tensor, **options: object) -> Callable[[], Tensor]:
+    """A call of any of the layers; options are those of torch's."""
     if isinstance(layer, nn.MultiheadAttention):
-        return lambda: layer(x, x, x, need_weights=False)[0]
+        options = options or {"need_weights": False}
+        return lambda: layer(x, x, x, **options)[0]
     return lambda: layer(x)
 
 
-def backward(layer: nn.Module, x: Tensor) -> Callable[[], None]:
+def backward(layer: nn.Module, x: Tensor, **options: object) -> Callable[[], None]:
     """Forward and backward, with gradients of the input and of every parameter."""
-    forward = call(layer, x)
+    forward = call(layer, x, **options)
     inputs = (x, *layer.parameters())
 
     def work() -> None:
@@ -136,6 +139,55 @@ def own_cost(layer: nn.Module, x: Tensor, rounds: int) -> dict[str, Timing]:
         return compare(rows, rounds=rounds, device=str(x.device))
 
 
+def calls(n: int, b: int, device: str, dtype: torch.dtype) -> dict[str, dict[str, object]]:
+    """The other arguments of torch's layer, as models write them: half of a padded batch is padding."""
+    lengths = torch.linspace(n // 4, n, b) if b > 1 else torch.tensor([n // 2])
+    causal = nn.Transformer.generate_square_subsequent_mask(n, torch.device(device), dtype)
+    hidden = torch.arange(n, device=device) >= lengths.to(device)[:, None]
+    return {
+        "no mask": {"need_weights": False},
+        "padded": {"need_weights": False, "key_padding_mask": hidden},
+        "causal": {"need_weights": False, "attn_mask": causal, "is_causal": True},
+        "causal and padded": {"need_weights": False, "attn_mask": causal, "key_padding_mask": hidden},
+        "weights": {"need_weights": True},
+    }
+
+
+def replaced(report: Report, rounds: int, only: str) -> None:
+    """`hs.nn.replace` on torch's layer, and on its encoder in evaluation."""
+    for b, n, dim, heads in SIZES:
+        for dtype in (torch.float32, torch.bfloat16):
+            theirs = nn.MultiheadAttention(dim, heads, batch_first=True).to(report.device, dtype)
+            layers = {"replaced": hs.nn.replace(copy.deepcopy(theirs)), "nn.MultiheadAttention": theirs}
+            x = torch.randn(b, n, dim, device=report.device, dtype=dtype)
+            end = f"({b}, {n}, {dim}), {heads} heads {str(dtype).removeprefix('torch.')}"
+            for kind, options in calls(n, b, report.device, dtype).items():
+                if only in (name := f"replaced: {kind}, evaluation {end}"):
+                    with torch.inference_mode():
+                        rows = {row: call(layer.eval(), x, **options) for row, layer in layers.items()}
+                        report.add(name, compare(rows, rounds=rounds, device=report.device))
+                if only in (name := f"replaced: {kind}, forward + backward {end}"):
+                    inputs = x.clone().requires_grad_()
+                    rows2 = {row: backward(layer.train(), inputs, **options) for row, layer in layers.items()}
+                    report.add(name, compare(rows2, rounds=rounds, device=report.device))
+            if only in (name := f"replaced: nn.TransformerEncoder, 2 layers, padded, evaluation {end}"):
+                report.add(name, encoders(x, heads, calls(n, b, report.device, dtype)["padded"], rounds))
+
+
+def encoders(x: Tensor, heads: int, options: dict[str, object], rounds: int) -> dict[str, Timing]:
+    """Torch's encoder on its fast path, and after `hs.nn.replace`."""
+    layer = nn.TransformerEncoderLayer(x.shape[-1], heads, 4 * x.shape[-1], batch_first=True)
+    theirs = nn.TransformerEncoder(layer, 2).to(x.device, x.dtype).eval()
+    models = {"replaced": hs.nn.replace(copy.deepcopy(theirs)), "nn.TransformerEncoder": theirs}
+    hidden = options["key_padding_mask"]
+
+    def run(model: nn.Module) -> Callable[[], Tensor]:
+        return lambda: model(x, src_key_padding_mask=hidden)
+
+    with torch.inference_mode():
+        return compare({row: run(model) for row, model in models.items()}, rounds=rounds, device=str(x.device))
+
+
 def learner(report: Report, rounds: int, only: str) -> None:
     """30 sequences of 5 tokens with 1024 features, to 512, with 8 heads."""
     for dtype in (torch.float32, torch.bfloat16):
@@ -160,6 +212,7 @@ def main() -> None:
     options = arguments("Is the layer as fast as the fastest of its peers?").parse_args()
     report = Report("layer", "Is the layer as fast as the fastest of its peers?", options.device)
     cases(report, options.rounds, options.only)
+    replaced(report, options.rounds, options.only)
     learner(report, options.rounds, options.only)
     if not options.only:
         print(f"\nwritten: {report.write()}")

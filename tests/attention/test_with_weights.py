@@ -2,6 +2,8 @@ import pytest
 import torch
 
 import headscope as hs
+from headscope.attention import with_weights
+from headscope.attention.request import Request
 from headscope.attention.with_weights import attend_weights
 
 D = torch.float64
@@ -63,3 +65,17 @@ def test_what_dropout_drops_is_dropped_from_both() -> None:
     values, weights = attend_weights(q, k, v, dropout=0.5)
     assert (weights == 0).any()
     torch.testing.assert_close(values, weights @ v.repeat_interleave(2, 1))
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("groups", [2, 4])
+def test_pieces_give_what_one_product_gives(mask: str, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = (x.detach() for x in inputs(groups=groups))
+    bias = hs.dense_bias(torch.randn(1, 4, 5, 7, dtype=D))
+    whole = attend_weights(q, k, v, mask=MASKS[mask], bias=bias)
+    # 5 · 7 weights a head: three heads of one item at a time, then one.
+    monkeypatch.setattr(with_weights, "PIECE", 107 // torch.get_num_threads())
+    assert with_weights.pays_in_pieces(Request(q, k, v))
+    torch.testing.assert_close(attend_weights(q, k, v, mask=MASKS[mask], bias=bias), whole)
+    values, mean = attend_weights(q, k, v, mask=MASKS[mask], bias=bias, average=True)
+    torch.testing.assert_close((values, mean), (whole[0], whole[1].mean(1, keepdim=True)))

@@ -27,7 +27,8 @@ def attend_weights(
     mask: Mask | None = None,
     bias: Bias | None = None,
     dropout: float = 0.0,
-) -> tuple[Float[Tensor, "b h q e"], Float[Tensor, "b h q k"]]:
+    average: bool = False,
+) -> tuple[Float[Tensor, "b h q e"], Float[Tensor, "b heads q k"]]:
     """`attend`, and the weights that the values were made with: after dropout, where there is any.
 
     Weights are O(queries x keys) numbers for each head; `attend` makes the same values without them. Differentiable in
@@ -35,10 +36,11 @@ def attend_weights(
 
     Args:
         mask, bias, dropout: as in `attend`.
+        average: whether to give the mean of the heads' weights: h times less memory where nothing is differentiated.
 
     Shapes:
-        as `attend`; weights `(b, h, q, k)`, float32 (float64 for float64). A query that may see nothing has weights and
-        values of 0.
+        as `attend`; weights `(b, h, q, k)`, or `(b, 1, q, k)` averaged, float32 (float64 for float64). A query that may
+        see nothing has weights and values of 0.
 
     Raises:
         ShapeError, MaskError: as `attend`.
@@ -54,34 +56,78 @@ def attend_weights(
     # As in `attend`: a TorchFunctionMode sees one call.
     if has_torch_function((q, k, v)):
         result: tuple[Tensor, Tensor] = handle_torch_function(
-            attend_weights, (q, k, v), q, k, v, mask=mask, bias=bias, dropout=dropout
+            attend_weights, (q, k, v), q, k, v, mask=mask, bias=bias, dropout=dropout, average=average
         )
         return result
     with sizes_as_numbers() if jit_tracing() else nullcontext():
         request = requested(q, k, v, mask, bias, None, None, None, dropout, where="attend_weights")
         with autocast_off(request.q):
-            return weighted(request)
+            return in_pieces(request, average) if pays_in_pieces(request) else at_once(request, average)
 
 
-def weighted(request: Request) -> tuple[Tensor, Tensor]:
+def at_once(request: Request, average: bool) -> tuple[Tensor, Tensor]:
     """Values and weights of a request, by one product, one softmax and one product."""
     q, k, v = request.q, request.k, request.v
     b, h, queries, d = q.shape
     groups, keys, wide = k.shape[1], k.shape[2], acc_dtype(q.dtype)
     grouped = (q.to(wide) * request.scale).reshape(b, groups, h // groups * queries, d)
     scores = (grouped @ k.to(wide).transpose(-2, -1)).reshape(b, h, queries, keys)
+    weights = normalised(scores, *additive(request, wide), request.dropout)
+    merged = weights.reshape(b, groups, h // groups * queries, keys)
+    values = (merged @ v.to(wide)).reshape(b, h, queries, v.shape[3]).to(v.dtype)
+    return values, weights.mean(1, keepdim=True) if average else weights
+
+
+# Weights that a core has room for beside its operands: 1 MB.
+PIECE = 2**18
+
+
+def pays_in_pieces(request: Request) -> bool:
+    """Whether a call has more weights than caches hold, and nobody needs all of them for a derivative."""
+    q = request.q
+    if q.device.type != "cpu" or request.trains or not known(q):
+        return False
+    return q.shape[0] * q.shape[1] * q.shape[2] * request.k.shape[2] > PIECE * torch.get_num_threads()
+
+
+def in_pieces(request: Request, average: bool) -> tuple[Tensor, Tensor]:
+    """As `at_once`, a few heads of one batch item after the other, so that scores and weights stay in the caches."""
+    q, k, v = request.q, request.k, request.v
+    (b, h, queries, _), (groups, keys, size), wide = q.shape, v.shape[1:], acc_dtype(q.dtype)
     added, empty = additive(request, wide)
+    values = q.new_empty(b, queries, h, size).transpose(1, 2)
+    weights = q.new_zeros(b, 1 if average else h, queries, keys, dtype=wide)
+    step = max(1, PIECE * torch.get_num_threads() // (queries * keys))
+    for item in range(b):
+        k_all, v_all = (x[item].to(wide).repeat_interleave(h // groups, 0) for x in (k, v))
+        for first in range(0, h, step):
+            heads = slice(first, first + step)
+            scores = (q[item, heads].to(wide) * request.scale) @ k_all[heads].transpose(-2, -1)
+            hidden, unseen = (part if part is None else cut(part, item, heads) for part in (added, empty))
+            found = normalised(scores, hidden, unseen, request.dropout)
+            values[item, heads] = (found @ v_all[heads]).to(v.dtype)
+            if average:
+                weights[item] += found.sum(0) if len(found) > 1 else found[0]
+            else:
+                weights[item, heads] = found
+    return values, weights.div_(h) if average else weights
+
+
+def cut(part: Float[Tensor, "b h q _"], item: int, heads: slice) -> Float[Tensor, "some q _"]:
+    """What concerns one batch item and some heads, of a tensor that all may share."""
+    own = part[item if part.shape[0] > 1 else 0]
+    return own[heads] if len(own) > 1 else own
+
+
+def normalised(scores: Tensor, added: Tensor | None, empty: Tensor | None, dropout: float) -> Tensor:
+    """The weights of scores, which are not needed any more; `added` and `empty` as `additive` gives them."""
     if added is not None:
-        # Nothing else holds the product; a transform may have given one of the two an axis that the other lacks.
+        # Where a transform gave one of the two an axis that the other lacks, it cannot be written into.
         scores = scores.add_(added) if known(scores, added) else scores + added
     weights = scores.softmax(-1)
     if empty is not None:
         weights = weights.masked_fill(empty, 0.0)
-    if request.dropout:
-        weights = torch.nn.functional.dropout(weights, request.dropout)
-    merged = weights.reshape(b, groups, h // groups * queries, keys)
-    values = (merged @ v.to(wide)).reshape(b, h, queries, v.shape[3]).to(v.dtype)
-    return values, weights
+    return torch.nn.functional.dropout(weights, dropout) if dropout else weights
 
 
 def additive(request: Request, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:

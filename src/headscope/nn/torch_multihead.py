@@ -81,8 +81,10 @@ class TorchMultiheadAttention(nn.MultiheadAttention):
         masks = self._masks(attn_mask, key_padding_mask, is_causal, need_weights, sizes)
         dropout, weights = self.dropout if self.training else 0.0, None
         if need_weights:
-            values, weights = attend_weights(q, k, v, mask=masks.mask, bias=masks.bias, dropout=dropout)
-            weights = weights.mean(1) if average_attn_weights else weights
+            values, weights = attend_weights(
+                q, k, v, mask=masks.mask, bias=masks.bias, dropout=dropout, average=average_attn_weights
+            )
+            weights = weights[:, 0] if average_attn_weights else weights
             # As torch has it: autocast of a GPU leaves the softmax in float32, that of a CPU does not.
             wide = query.is_cuda and autocast_dtype(query) is not None
             weights = weights if wide else weights.to(q.dtype)
