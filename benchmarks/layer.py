@@ -3,8 +3,8 @@
     python benchmarks/layer.py [--device cpu|cuda] [--only TEXT] [--rounds N]
 
 Peers do the same work with weights of the same sizes: torch's layer, x-transformers' with its fused path, separate
-projections around `scaled_dot_product_attention` as torchtune writes them, and, for the learner, the textbook class. Then
-torch's layer beside itself after `hs.nn.replace`, in the calls that models make of it.
+projections around `scaled_dot_product_attention` as torchtune writes them, and, for the learner, the textbook class.
+Then torch's layer beside itself after `hs.nn.replace`, in the calls that models make of it.
 """
 
 from __future__ import annotations

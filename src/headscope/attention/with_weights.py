@@ -6,7 +6,7 @@ import math
 from contextlib import nullcontext
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
@@ -113,7 +113,7 @@ def in_pieces(request: Request, average: bool) -> tuple[Tensor, Tensor]:
     return values, weights.div_(h) if average else weights
 
 
-def cut(part: Float[Tensor, "b h q _"], item: int, heads: slice) -> Float[Tensor, "some q _"]:
+def cut(part: Shaped[Tensor, "b h q _"], item: int, heads: slice) -> Shaped[Tensor, "some q _"]:
     """What concerns one batch item and some heads, of a tensor that all may share."""
     own = part[item if part.shape[0] > 1 else 0]
     return own[heads] if len(own) > 1 else own
