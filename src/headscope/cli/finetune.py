@@ -47,7 +47,7 @@ def finetune(
     ] = "finetuned",
     epochs: Annotated[int, typer.Option(min=1, help="How many times each example is seen.")] = 3,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in one step, over all processes together.")] = 32,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="At its highest; it falls to 0 at the end.")] = 5e-5,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="At its highest.")] = 5e-5,
     max_length: Annotated[int | None, typer.Option(min=3, help="Cut texts at so many tokens.")] = None,
     max_target: Annotated[int, typer.Option(min=2, help="Write so many tokens at most.")] = 128,
     beams: Annotated[int, typer.Option(min=1, help="Measure a beam search of so many beams, too; 1: none.")] = 4,
@@ -55,6 +55,24 @@ def finetune(
     eval_share: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Else this share of the data, drawn at random.")
     ] = 0.2,
+    accumulate: Annotated[int, typer.Option(min=1, help="Compute a step in so many parts: less memory.")] = 1,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16 where it is safe.")] = False,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Compute activations twice: less memory.")
+    ] = False,
+    lora: Annotated[
+        int | None, typer.Option(min=1, metavar="RANK", help="Train adapters of this rank, merged in the end (peft).")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="End after so many evaluations without a smaller loss, with the best.")
+    ] = None,
+    schedule: Annotated[
+        Literal["linear", "cosine", "constant"], typer.Option(help="How the learning rate falls.")
+    ] = "linear",
+    warmup: Annotated[float, typer.Option(min=0.0, max=0.9, help="Over this share of the steps it rises.")] = 0.06,
+    attention: Annotated[
+        str | None, typer.Option(metavar="NAME", help="headscope, sdpa, eager, …; by task and model unless given.")
+    ] = None,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 200,
     dropout: Annotated[float, typer.Option(min=0.0, max=0.9, help=DROPOUT)] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the order, the new layer and the share.")] = 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,18 +17,23 @@ class Display(TrainerCallback):
         self.say, self.loss = say, float("nan")
         self.bar: Any = None
         self.task: Any = None
+        self.begun = time.monotonic(), 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Say where it goes on, and show the bar."""
+        self.begun = time.monotonic(), state.global_step
         if state.global_step:
             self.say(f"going on from step {state.global_step} of {state.max_steps}")
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import Progress
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            self.bar = Progress(console=Console(stderr=True), transient=True)
+            text = TextColumn("{task.description}", markup=False)
+            left = TimeRemainingColumn(compact=True, elapsed_when_finished=True)
+            columns = text, BarColumn(), MofNCompleteColumn(), left
+            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
             self.bar.start()
 
@@ -59,8 +65,17 @@ class Display(TrainerCallback):
         found = {"eval_cross_entropy": float("nan"), "eval_accuracy": float("nan"), **(metrics or {})}
         self.say(
             f"step {state.global_step} of {state.max_steps}: training loss {self.loss:.4f}, evaluation loss "
-            f"{found['eval_cross_entropy']:.4f}, accuracy {found['eval_accuracy']:.4f}"
+            f"{found['eval_cross_entropy']:.4f}, accuracy {found['eval_accuracy']:.4f}{self.left(state)}"
         )
+
+    def left(self, state: TrainerState) -> str:
+        """How long the rest of the steps takes, as far as those that were done can say."""
+        begun, first = self.begun
+        done, missing = state.global_step - first, state.max_steps - state.global_step
+        if not done or missing <= 0:
+            return ""
+        seconds = round((time.monotonic() - begun) / done * missing)
+        return f"; about {seconds // 60}:{seconds % 60:02} left"
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

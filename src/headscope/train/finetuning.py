@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 from headscope.errors import TrainingError
 from headscope.files.places import check_folder, path_of
 from headscope.files.replace_file import write
+from headscope.train import checkpoint
 from headscope.train.data import Examples
 from headscope.train.data import read as read_examples
-from headscope.train.prepare import Prepared, prepare
+from headscope.train.prepare import Prepared, prepare, with_adapter
 from headscope.train.run_folder import (
     CHECKPOINTS,
     HEADS,
@@ -76,6 +77,7 @@ def finetune(
             option.
         ModelError: a model that cannot be loaded, or does not fit the task.
         MissingExtra: a library that the task needs is not installed.
+        KeyboardInterrupt: somebody pressed Ctrl-C; there is a checkpoint to go on from.
     """
     known = {field.name for field in fields(Settings)}
     unknown = [name for name in words if name not in known]
@@ -94,9 +96,11 @@ def run(settings: Settings, say: Say) -> Finetuned | None:
     if settings.resume and settings.overwrite:
         raise TrainingError("finetune: --resume goes on and --overwrite starts again. Give one of the two.")
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if settings.batch_size % world:
+    shares = world * settings.accumulate
+    if settings.batch_size % shares:
         raise TrainingError(
-            f"--batch-size {settings.batch_size}: {world} processes share it; give a multiple of {world}."
+            f"--batch-size {settings.batch_size}: {world} processes share it, in {settings.accumulate} parts each; "
+            f"give a multiple of {shares}."
         )
     train, held = read(settings)
     train.task.require(train.rows)
@@ -104,7 +108,7 @@ def run(settings: Settings, say: Say) -> Finetuned | None:
     tell: Say = say if rank == 0 else lambda line: None
     for name, part in (("training", train), ("evaluation", held)):
         tell(f"{name}: {counted(part)}")
-    prepared = prepare(train.task, train.rows, settings)
+    prepared = with_adapter(prepare(train.task, train.rows, settings), train.task, settings)
     about = described(settings, prepared, train, held)
     if rank == 0:
         refuse_small_disk(prepared.model, settings.output, KEEP)
@@ -112,6 +116,12 @@ def run(settings: Settings, say: Say) -> Finetuned | None:
     trainer = trainer_of(settings, prepared, train, held, tell)
     trainer.accelerator.wait_for_everyone()
     trainer.go()
+    if trainer.interrupt.stopped:
+        tell(
+            f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; its checkpoint is "
+            f"{checkpoint.last(settings.output / CHECKPOINTS)}. Go on with the same command and --resume"
+        )
+        raise KeyboardInterrupt
     evaluated = trainer.last_evaluation()
     return finish(settings, trainer, prepared, train, held, evaluated) if rank == 0 else None
 
@@ -151,6 +161,7 @@ def trainer_of(settings: Settings, prepared: Prepared, train: Examples, held: Ex
         checkpoints=settings.output / CHECKPOINTS,
         batch=settings.batch_size,
         keep=KEEP,
+        patience=settings.patience,
         model=prepared.model,
         args=options_of(settings, len(made[0].rows)),
         data_collator=train.task.collator(tools),
@@ -167,7 +178,6 @@ def trainer_of(settings: Settings, prepared: Prepared, train: Examples, held: Ex
 def watching(settings: Settings, trainer: Finetuner, prepared: Prepared, held: Examples) -> Any:
     """A watch on the heads, with one example of the evaluation."""
     from headscope.hf.text import encode
-    from headscope.train import checkpoint
     from headscope.train.report import probes
     from headscope.train.watch import Watch
 
@@ -198,6 +208,7 @@ def finish(
     """Save the model, evaluate it, look at the heads before and after, and write the report."""
     from headscope.train.report import Outcome, write_report
 
+    prepared.merge()
     prepared.model.train(False).cpu()
     tools = prepared.tools(settings)
     predictions = held.task.predict(held.rows, tools)

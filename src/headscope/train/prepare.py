@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from headscope.errors import ModelError
 from headscope.hf import models
 from headscope.hf.interface import register
+from headscope.train.adapter import adapted, merged
 from headscope.train.new_model import is_new, learned_tokenizer, new_model
 from headscope.train.tasks.listing import TASKS
 from headscope.train.tasks.task import Task, Tools
@@ -29,6 +30,7 @@ class Prepared:
 
     Attributes:
         name: of the model, for titles and messages.
+        adapter: that of peft, where one is trained inside the model.
         dropout: what the config had for dropout, to be put back when the model is saved.
     """
 
@@ -36,6 +38,12 @@ class Prepared:
     model: PreTrainedModel
     tokenizer: Any
     dropout: dict[str, float]
+    adapter: Any = None
+
+    def merge(self) -> None:
+        """Merge the adapter into the model, which is a plain one afterwards."""
+        if self.adapter is not None:
+            self.model, self.adapter = merged(self.adapter), None
 
     def loaded(self) -> models.Loaded:
         """The model without its last layer, as commands that look at heads take it."""
@@ -76,6 +84,16 @@ def prepare(task: Task, train: Sequence[Any], settings: Settings, tokenizer: Any
         )
 
     return Prepared(loaded.name, made(make, task, settings, loaded.name), loaded.tokenizer, before)
+
+
+def with_adapter(prepared: Prepared, task: Task, settings: Settings) -> Prepared:
+    """The same with an adapter, where one is asked for; its numbers depend on the seed alone."""
+    import transformers
+
+    if settings.lora is not None:
+        transformers.set_seed(settings.seed)
+        prepared.adapter = adapted(prepared.model, task, settings.lora)
+    return prepared
 
 
 def prepare_new(task: Task, train: Sequence[Any], settings: Settings, tokenizer: Any) -> Prepared:
@@ -124,11 +142,13 @@ def made(make: Callable[[str], Any], task: Task, settings: Settings, name: str) 
     try:
         transformers.set_seed(settings.seed)
         try:
-            return make(task.attention)
+            return make(settings.attention or task.attention)
         except (ValueError, ImportError):
+            if settings.attention is not None:
+                raise
             transformers.set_seed(settings.seed)
             return make("eager")
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, ImportError) as error:
         raise ModelError(
             f"model {name!r} cannot {task.name}: {models.first_line(error)} Give a model for which transformers has "
             f"{task.auto_class}."

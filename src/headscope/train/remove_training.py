@@ -43,12 +43,13 @@ def remove_training(folder: Path) -> None:
         )
     for path in list(folders_written(folder)):
         retire(path)
-    for inside, names in ((folder / "heads", OF_WATCH), (folder / "checkpoints", None), (folder, WRITTEN)):
+    best = re.compile(r"best\.safetensors")
+    for inside, names in ((folder / "heads", OF_WATCH), (folder / "checkpoints", best), (folder, WRITTEN)):
         if not inside.is_dir() or inside.is_symlink():
             continue
         # The description goes last: until then the folder is known for what it is.
         for path in sorted(inside.iterdir(), key=lambda path: path.name == ABOUT):
-            if names is not None and names.fullmatch(path.name) and not path.is_dir():
+            if names.fullmatch(path.name) and not path.is_dir():
                 with suppress(OSError):
                     system.remove(path)
         if inside != folder:

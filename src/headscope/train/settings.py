@@ -8,6 +8,8 @@ from typing import Literal, TypedDict
 
 TaskName = Literal["classify", "tag", "answer", "write", "summarise", "translate"]
 
+Schedule = Literal["linear", "cosine", "constant"]
+
 
 class Words(TypedDict, total=False):
     """The keyword arguments of `headscope.train.finetune`; each is the option of the command with hyphens in it."""
@@ -31,6 +33,14 @@ class Words(TypedDict, total=False):
     max_length: int | None
     max_target: int
     beams: int
+    accumulate: int
+    bf16: bool
+    gradient_checkpointing: bool
+    lora: int | None
+    patience: int | None
+    schedule: Schedule
+    warmup: float
+    attention: str | None
     save_every: int
     dropout: float
     seed: int
@@ -54,6 +64,13 @@ class Settings:
         max_length: texts are cut at so many tokens; by what the model takes unless given.
         max_target: tokens that are written at most.
         beams: beams of the beam search that is measured beside the greedy texts.
+        accumulate: parts that a step is computed in, one after the other, to need less memory.
+        bf16: compute in bfloat16 where it is safe (autocast); weights stay as they are.
+        gradient_checkpointing: compute activations again in the backward pass, to need less memory.
+        lora: the rank of the adapters that are trained instead of the weights.
+        patience: evaluations without a smaller loss after which the training ends with its best weights.
+        schedule, warmup: how the learning rate falls, after it has risen over this share of the steps.
+        attention: how transformers computes attention: "headscope", "sdpa", …; by the task and the model unless given.
         save_every: steps between two checkpoints.
         dropout: while training; with 0 the same run on any number of processes gives the same losses.
     """
@@ -79,6 +96,14 @@ class Settings:
     max_length: int | None = None
     max_target: int = 128
     beams: int = 4
+    accumulate: int = 1
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    lora: int | None = None
+    patience: int | None = None
+    schedule: Schedule = "linear"
+    warmup: float = 0.06
+    attention: str | None = None
     save_every: int = 200
     dropout: float = 0.0
     seed: int = 0

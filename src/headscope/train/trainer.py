@@ -19,6 +19,8 @@ from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerContro
 from headscope.compat.arguments import require_overrides
 from headscope.errors import TrainingError
 from headscope.train import checkpoint
+from headscope.train.early_stop import EarlyStop, best_of
+from headscope.train.interrupt import Interrupt
 from headscope.train.randomness import RandomStates
 from headscope.train.states import unpack
 from headscope.train.tasks.task import IGNORED, Task
@@ -77,10 +79,13 @@ class Finetuner(Trainer):
         checkpoints: the folder of the checkpoints.
         batch: examples in one step, over all processes.
         keep: how many checkpoints stay.
+        patience: evaluations without a better one after which the training ends.
         options: of the `Trainer`.
     """
 
-    def __init__(self, *, task: Task, checkpoints: Path, batch: int, keep: int = 2, **options: Any) -> None:
+    def __init__(
+        self, *, task: Task, checkpoints: Path, batch: int, keep: int = 2, patience: int | None = None, **options: Any
+    ) -> None:
         require_overrides(Trainer, REPLACED, "finetune")
         self.task, self.checkpoints, self.keep = task, checkpoints, keep
         self.rounds = Rounds(len(options["train_dataset"]), batch, options["args"].seed)
@@ -93,21 +98,38 @@ class Finetuner(Trainer):
             **options,
         )
         self.add_callback(RoundBegins(self.rounds))
+        self.interrupt, self.early_stop = Interrupt(), None
+        if patience is not None:
+            self.early_stop = EarlyStop(checkpoints, patience, writes=self.args.process_index == 0)
+            self.add_callback(self.early_stop)
+        self.add_callback(self.interrupt)
 
-    def go(self) -> dict[str, float]:
-        """Train to the end, from the last checkpoint where there is one; gives the loss of the training."""
+    def go(self) -> None:
+        """Train to the end, from the last checkpoint where there is one; with patience to the best weights."""
         last = checkpoint.last(self.checkpoints)
         if last is None:
-            return dict(self.train().metrics)
+            self.train()
+        else:
+            self.go_on(extra_of(last))
+        if self.early_stop is not None and not self.interrupt.stopped:
+            self.accelerator.wait_for_everyone()
+            self.early_stop.restore(self.body)
+
+    def go_on(self, extra: dict[str, Any]) -> None:
+        """Train on from the last checkpoint, unless it had come to its end before its last step."""
+        if self.early_stop is not None and self.early_stop.over(extra["trainer"]["log_history"]):
+            self.state = TrainerState(**extra["trainer"])
+            return
         # The Trainer reads its own state from a file of that name; all else comes from the checkpoint itself.
         with tempfile.TemporaryDirectory() as folder:
-            extra = extra_of(last)
             Path(folder, "trainer_state.json").write_text(json.dumps(extra["trainer"]), encoding="utf-8")
             self.random_states = extra["random"]
-            return dict(self.train(resume_from_checkpoint=folder).metrics)
+            self.train(resume_from_checkpoint=folder)
 
     def last_evaluation(self) -> dict[str, float]:
-        """Step and loss of the evaluation at the last step: the one that ended the training, or one made now."""
+        """Step and loss of the evaluation of the weights: with patience the best, else one at the last step."""
+        if self.early_stop is not None and (best := best_of(self.state.log_history)) is not None:
+            return {"step": float(best.step), "loss": best.loss}
         done = [found for found in self.state.log_history if "eval_loss" in found]
         if not done or done[-1]["step"] != self.state.global_step:
             self.evaluate()

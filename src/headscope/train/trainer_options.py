@@ -17,11 +17,14 @@ def options_of(settings: Settings, count: int) -> TrainingArguments:
     on_cpu = not torch.accelerator.is_available()
     return TrainingArguments(
         output_dir=str(settings.output),
-        per_device_train_batch_size=settings.batch_size // world,
+        per_device_train_batch_size=settings.batch_size // world // settings.accumulate,
+        gradient_accumulation_steps=settings.accumulate,
+        bf16=settings.bf16,
         per_device_eval_batch_size=max(8, settings.batch_size // world),
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
-        warmup_steps=0.06,
+        lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=settings.warmup,
         weight_decay=0.01,
         seed=settings.seed,
         eval_strategy="epoch",
@@ -37,4 +40,6 @@ def options_of(settings: Settings, count: int) -> TrainingArguments:
         log_level="error",
         label_names=["labels"],
         remove_unused_columns=False,
+        # In later versions this option has another name, and this one warns.
+        **({"gradient_checkpointing": True} if settings.gradient_checkpointing else {}),
     )
