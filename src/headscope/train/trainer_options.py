@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -15,6 +16,8 @@ def options_of(settings: Settings, count: int) -> TrainingArguments:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     # Without this word accelerate starts the processes but lets each of them train alone.
     on_cpu = not torch.accelerator.is_available()
+    # In later versions this option has another name, and this one warns.
+    activations: Any = {"gradient_checkpointing": True} if settings.gradient_checkpointing else {}
     return TrainingArguments(
         output_dir=str(settings.output),
         per_device_train_batch_size=settings.batch_size // world // settings.accumulate,
@@ -40,6 +43,5 @@ def options_of(settings: Settings, count: int) -> TrainingArguments:
         log_level="error",
         label_names=["labels"],
         remove_unused_columns=False,
-        # In later versions this option has another name, and this one warns.
-        **({"gradient_checkpointing": True} if settings.gradient_checkpointing else {}),
+        **activations,
     )
