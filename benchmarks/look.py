@@ -19,8 +19,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import headscope as hs
 from headscope.attention.request import Request
+from headscope.look.kernels.ask import Ask, Seen
 from headscope.look.kernels.diagonals import band_sums
-from headscope.look.kernels.stream import Ask, Seen, stream
+from headscope.look.kernels.stream import stream
 from headscope.look.sequences import aligned
 from headscope.look.statistics import cells_for
 from memory import peak

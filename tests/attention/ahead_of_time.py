@@ -16,8 +16,14 @@ from headscope.attention.device import described
 from headscope.attention.paths.triton.sizes import padded, size_of
 
 TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-NO_OPTIONS = {"BIAS": 0, "SOFTCAP": False, "SINKS": False, "DROPOUT": False}
-ALL_OPTIONS = {"BIAS": 1, "SOFTCAP": True, "SINKS": True, "DROPOUT": True}
+LOOKS = {"RECEIVED": True, "MAPS": True, "TOP": True, "LEFT_OUT": True}
+NO_OPTIONS = {"BIAS": 0, "SOFTCAP": False, "SINKS": False, "DROPOUT": False, **LOOKS}
+ALL_OPTIONS = {"BIAS": 1, "SOFTCAP": True, "SINKS": True, "DROPOUT": True, **LOOKS}
+
+FLOATS = {
+    "lse_ptr", "drawn_ptr", "slant_ptr", "bias_ptr", "sinks_ptr", "dline_ptr", "entropy_ptr", "square_ptr", "peak_ptr",
+    "listed_ptr",
+}  # fmt: skip
 
 
 class Report(NamedTuple):
@@ -27,6 +33,7 @@ class Report(NamedTuple):
     capability: tuple[int, int]
     d: int
     dtype: str
+    options: str
     blocks: str
     registers: int
     spills: int
@@ -36,11 +43,13 @@ class Report(NamedTuple):
 def kernels():
     """Every kernel, by the name of its row in the table of sizes."""
     from headscope.attention.paths.triton import backward_kernels, forward_kernel
+    from headscope.look.kernels import pass_kernel
 
     return {
         "forward": forward_kernel.forward,
         "queries": backward_kernels.queries_gradient,
         "keys": backward_kernels.keys_gradient,
+        "look": pass_kernel.look,
     }
 
 
@@ -51,7 +60,7 @@ def compiled(name, capability, d, dtype=torch.bfloat16, options=NO_OPTIONS, size
     from triton.compiler import ASTSource
 
     kernel = kernels()[name]
-    size = size or size_of(name, d, d, dtype, described(capability))
+    size = size or size_of(name, d, d, dtype, described(capability), options is ALL_OPTIONS)
     constants = {
         "D": d, "E": d, "WIDTH_D": padded(d), "WIDTH_E": padded(d), "BLOCK_M": size.queries, "BLOCK_N": size.keys,
         "ALIGN": 16 // dtype.itemsize, "PRECISION": "tf32x3" if dtype == torch.float32 else "tf32", "SEARCH": 256,
@@ -66,17 +75,29 @@ def compiled(name, capability, d, dtype=torch.bfloat16, options=NO_OPTIONS, size
     made = triton.compile(source, target=target, options={"num_warps": size.warps, "num_stages": size.stages})
     registers, spills = assembled(made.asm["ptx"])
     blocks = f"{size.queries} x {size.keys}, {size.warps} warps, {size.stages} stages"
-    return Report(name, capability, d, TYPES[dtype], blocks, registers, spills, made.metadata.shared)
+    return Report(
+        name,
+        capability,
+        d,
+        TYPES[dtype],
+        "all" if options is ALL_OPTIONS else "none",
+        blocks,
+        registers,
+        spills,
+        made.metadata.shared,
+    )
 
 
 def kind(arg, dtype):
     """The type of an argument."""
-    if arg in ("start_ptr", "stop_ptr", "hull_ptr"):
+    if arg in ("start_ptr", "stop_ptr", "hull_ptr", "most_ptr", "names_ptr"):
         return "*i32"
-    if arg in ("lse_ptr", "drawn_ptr", "slant_ptr", "bias_ptr", "sinks_ptr", "dline_ptr"):
+    if arg in FLOATS:
         return "*fp32"
-    if arg == "seed_ptr":
+    if arg in ("seed_ptr", "received_ptr", "mean_ptr"):
         return "*i64"
+    if arg == "left_out_ptr":
+        return "*u8"
     if arg.endswith("_ptr"):
         return "*" + dtype
     return "fp32" if arg in ("scale", "softcap", "dropout") else "i32"
@@ -99,14 +120,16 @@ def assembled(ptx: str) -> tuple[int, int]:
     return registers, spills
 
 
-HEADER = "| kernel | d | dtype | capability | blocks | registers | spilled | shared memory |\n" + "|---" * 8 + "|"
+HEADER = (
+    "| kernel | d | dtype | options | capability | blocks | registers | spilled | shared memory |\n" + "|---" * 9 + "|"
+)
 
 
 def row(report: Report) -> str:
     """A report as a row of the table."""
     cells = (
-        report.kernel, report.d, report.dtype, ".".join(map(str, report.capability)), report.blocks, report.registers,
-        report.spills, f"{report.shared / 1024:.0f} KB",
+        report.kernel, report.d, report.dtype, report.options, ".".join(map(str, report.capability)), report.blocks,
+        report.registers, report.spills, f"{report.shared / 1024:.0f} KB",
     )  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |"
 
@@ -115,9 +138,9 @@ if __name__ == "__main__":
     names = sys.argv[1].split(",") if len(sys.argv) > 1 else list(kernels())
     sizes = [int(n) for n in sys.argv[2].split(",")] if len(sys.argv) > 2 else [64, 128, 256]
     dtype = getattr(torch, sys.argv[3]) if len(sys.argv) > 3 else torch.bfloat16
-    options = ALL_OPTIONS if len(sys.argv) > 4 else NO_OPTIONS
     print(HEADER)
     for name in names:
         for d in sizes:
-            for capability in ((8, 0), (9, 0), (10, 0)):
-                print(row(compiled(name, capability, d, dtype, options)), flush=True)
+            for options in (NO_OPTIONS, ALL_OPTIONS):
+                for capability in ((8, 0), (9, 0), (10, 0)):
+                    print(row(compiled(name, capability, d, dtype, options)), flush=True)

@@ -14,7 +14,7 @@ from headscope.attention.device import Device, described, device_of
 from headscope.attention.masks.runs import Runs
 from headscope.attention.paths import flex, formula, fused, tiled, triton
 from headscope.attention.paths.triton.hulls import hulls
-from headscope.attention.paths.triton.sizes import TABLES, padded, shared_memory, size_of
+from headscope.attention.paths.triton.sizes import KERNELS, padded, shared_memory, size_of
 from headscope.attention.request import Request
 from headscope.errors import BackendRefused
 from tests.attention.cases import masks
@@ -153,7 +153,7 @@ def test_without_triton_or_on_an_old_gpu_a_mask_is_not_written_out():
 def test_blocks_fit_into_the_shared_memory_of_every_class_of_device():
     for capability in ((8, 0), (9, 0), (10, 0)):
         device = described(capability)
-        for kernel in TABLES:
+        for kernel in KERNELS:
             for d in (16, 33, 64, 128, 256):
                 for dtype in (torch.bfloat16, torch.float32):
                     size = size_of(kernel, d, d, dtype, device)

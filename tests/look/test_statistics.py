@@ -10,7 +10,8 @@ import headscope as hs
 from headscope.attention.request import Request
 from headscope.errors import LookError
 from headscope.look.kernels import tiles
-from headscope.look.kernels.stream import Ask, stream
+from headscope.look.kernels.ask import Ask
+from headscope.look.kernels.stream import stream
 from tests.look.oracle import D, H, K, Q, calls, extras, full, inputs, masks, profile
 
 near = {"rtol": 1e-5, "atol": 2e-6}

@@ -14,8 +14,9 @@ from headscope.attention.request import Request
 from headscope.look.axis import Axis
 from headscope.look.copies import has_copy, places
 from headscope.look.head import Head
+from headscope.look.kernels.ask import Ask, Seen
 from headscope.look.kernels.diagonals import band_sums
-from headscope.look.kernels.stream import Ask, Seen, stream
+from headscope.look.kernels.stream import stream
 from headscope.look.sequences import Sequences
 from headscope.look.words import word_numbers
 

@@ -12,8 +12,9 @@ from headscope.attention.request import Request
 from headscope.errors import LookError
 from headscope.look import copies, norms, statistics
 from headscope.look.axis import Axis
+from headscope.look.kernels.ask import Ask
 from headscope.look.kernels.gather import chosen
-from headscope.look.kernels.stream import Ask, stream
+from headscope.look.kernels.stream import stream
 from headscope.look.positions import Positions, positions
 from headscope.look.pyramid import CELLS, Level, Pyramid, pyramid, row_lse, tile
 from headscope.look.sequences import Sequences

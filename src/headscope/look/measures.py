@@ -16,9 +16,10 @@ from torch import Tensor
 from headscope.attention.request import Request
 from headscope.look import copies, statistics
 from headscope.look.axis import Axis
+from headscope.look.kernels.ask import Ask, Seen
 from headscope.look.kernels.diagonals import band_sums
 from headscope.look.kernels.gather import chosen
-from headscope.look.kernels.stream import Ask, Seen, stream
+from headscope.look.kernels.stream import stream
 from headscope.look.sequences import Sequences, sequences_of
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from headscope.attention.request import Request
 from headscope.errors import LookError
-from headscope.look.kernels.stream import Ask, stream
+from headscope.look.kernels.ask import Ask
+from headscope.look.kernels.stream import stream
 from headscope.look.kernels.tiles import wide
 from headscope.look.positions import Positions, positions
 

@@ -13,9 +13,10 @@ from headscope.attention.masks.runs import Runs
 from headscope.attention.request import Request
 from headscope.errors import LookError
 from headscope.look.kernels import by_rows
+from headscope.look.kernels.ask import Ask
 from headscope.look.kernels.diagonals import band
 from headscope.look.kernels.gather import chosen
-from headscope.look.kernels.stream import Ask, stream
+from headscope.look.kernels.stream import stream
 from headscope.look.kernels.tiles import wide
 from headscope.look.scoring import Scoring
 from headscope.look.sequences import Sequences, aligned

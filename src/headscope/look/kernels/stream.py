@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 
 from headscope.attention.request import Request
+from headscope.look.kernels import gpu_pass
+from headscope.look.kernels.ask import Ask, Seen
 from headscope.look.kernels.largest import Candidates
 from headscope.look.kernels.tiles import LOW, Tile, exponentials, walk, wide
 from headscope.look.progress import progress
@@ -22,60 +21,13 @@ LOW_CELL = 8
 SAFE = 10.0
 
 
-@dataclass(frozen=True)
-class Ask:
-    """What is wanted of a pass.
-
-    Attributes:
-        top: how many of the largest weights of every query.
-        cells: queries and keys in one cell of a map; both maps have the same cells.
-        leave_out: keys that `peak` does not count.
-        mix: numbers of the queries, `(c, q)`; what is found is their product with the weights.
-    """
-
-    entropy: bool = False
-    concentration: bool = False
-    received: bool = False
-    top: int = 0
-    mean_map: bool = False
-    max_map: bool = False
-    cells: tuple[int, int] = (1, 1)
-    peak: bool = False
-    leave_out: Tensor | None = None
-    mix: Tensor | None = None
-
-    @property
-    def maps(self) -> bool:
-        """Whether a map is wanted."""
-        return self.mean_map or self.max_map
-
-
-@dataclass
-class Seen:
-    """What a pass found, in float32 (float64 for float64); None where it was not asked for.
-
-    Shapes:
-        lse, entropy, concentration, peak `(b, h, q)`; received `(b, h, k)`; top weights and keys `(b, h, q, n)`;
-        maps `(b, h, rows, columns)`; mixed `(b, h, c, k)`.
-    """
-
-    lse: Float[Tensor, "b h q"]
-    entropy: Float[Tensor, "b h q"] | None = None
-    concentration: Float[Tensor, "b h q"] | None = None
-    peak: Float[Tensor, "b h q"] | None = None
-    received: Float[Tensor, "b h k"] | None = None
-    top_weights: Float[Tensor, "b h q n"] | None = None
-    top_keys: Int64[Tensor, "b h q n"] | None = None
-    mean_map: Float[Tensor, "b h rows columns"] | None = None
-    max_map: Float[Tensor, "b h rows columns"] | None = None
-    mixed: Float[Tensor, "b h c k"] | None = None
-
-
 def stream(request: Request, ask: Ask) -> Seen:
     """One pass over all weights that yields everything asked for at once. O(N) memory; no gradients.
 
     Source: the row maximum and sum are the softmax of Milakov & Gimelshein 2018; the rest are its by-products.
     """
+    if request.device.kind == "cuda" and not gpu_pass.refusals(request, ask):
+        return gpu_pass.run(request, ask)
     one = Pass(request, ask)
     b, h, queries, _ = request.q.shape
     with torch.no_grad(), progress("looking", b * h * queries) as advance:

@@ -37,6 +37,11 @@ class Options:
     bias_kind: int
     device: Device
 
+    @property
+    def many(self) -> bool:
+        """Whether there are options that make a kernel hold more numbers at once."""
+        return self.softcap is not None or self.dropout > 0 or self.bias_kind == LINE
+
 
 def forward(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sinks: Tensor | None, options: Options
@@ -52,7 +57,7 @@ def forward(
     e = v.shape[3]
     values = q.new_empty(b, queries, h, e).transpose(1, 2)
     lse = torch.empty(b, h, queries, dtype=torch.float32, device=q.device)
-    size = size_of("forward", d, e, q.dtype, options.device)
+    size = size_of("forward", d, e, q.dtype, options.device, options.many)
     hulls = options.hulls(size.queries)
     align = alignment(q, k, v, values)
     blocks = -(-queries // size.queries)

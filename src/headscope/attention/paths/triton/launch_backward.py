@@ -101,7 +101,7 @@ class Backward:
 
         options, q = self.options, self.q
         b, h, queries, d = q.shape
-        size = size_of("queries", d, self.v.shape[3], q.dtype, options.device)
+        size = size_of("queries", d, self.v.shape[3], q.dtype, options.device, options.many)
         blocks, hulls, dq = -(-queries // size.queries), options.hulls(size.queries), torch.empty_like(q)
         slants = torch.zeros(b, h, blocks, dtype=torch.float32, device=q.device)
         align = alignment(q, self.k, self.v, self.grad, dq)
@@ -118,7 +118,7 @@ class Backward:
         from headscope.attention.paths.triton import backward_kernels
 
         options, q, k, v = self.options, self.q, self.k, self.v
-        size = size_of("keys", q.shape[3], v.shape[3], q.dtype, options.device)
+        size = size_of("keys", q.shape[3], v.shape[3], q.dtype, options.device, options.many)
         hulls, align = options.hulls(size.queries), alignment(q, k, v, self.grad)
         dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
         backward_kernels.keys_gradient[(-(-k.shape[2] // size.keys) * k.shape[0] * k.shape[1],)](
@@ -137,7 +137,7 @@ class Backward:
         block = 16 if options.device.interpreted or q.dtype == torch.float32 else DIAGONAL
         dline = torch.empty(h, count, dtype=torch.float32, device=q.device)
         align = alignment(q, k, self.v, self.grad)
-        size = size_of("queries", q.shape[3], self.v.shape[3], q.dtype, options.device)
+        size = size_of("queries", q.shape[3], self.v.shape[3], q.dtype, options.device, options.many)
         known = constants(q, self.v, size._replace(stages=1), align, options)
         for name in ("BLOCK_M", "BLOCK_N", "BIAS"):
             del known[name]

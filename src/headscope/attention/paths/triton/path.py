@@ -20,7 +20,7 @@ from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.runs import Runs
 from headscope.attention.paths.triton.hulls import hulls
 from headscope.attention.paths.triton.launch import LINE, NO_BIAS, SLOPE, Options
-from headscope.attention.paths.triton.sizes import TABLES, shared_memory, size_of
+from headscope.attention.paths.triton.sizes import shared_memory, size_of
 from headscope.attention.precision import autocast_off, only_math
 from headscope.attention.request import Request
 from headscope.attention.second_derivative import Formula, gradients, with_derivatives
@@ -81,7 +81,7 @@ def on(device: Device) -> list[str]:
 def too_large(request: Request, device: Device) -> list[str]:
     """Why the blocks of these head sizes do not fit into the shared memory of a device."""
     dtype, d, e = request.q.dtype, request.q.shape[3], request.v.shape[3]
-    kernels = TABLES if request.trains else ("forward",)
+    kernels = ("forward", "queries", "keys") if request.trains else ("forward",)
     needed = max(shared_memory(size_of(kernel, d, e, dtype, device), d, e, dtype) for kernel in kernels)
     if needed <= device.shared_memory:
         return []

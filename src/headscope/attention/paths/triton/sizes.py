@@ -23,32 +23,28 @@ class Size(NamedTuple):
     stages: int
 
 
-# By the padded head size, for 16-bit numbers.
-FORWARD = {
-    16: Size(128, 64, 4, 3), 32: Size(128, 64, 4, 3), 64: Size(128, 64, 4, 3), 128: Size(128, 64, 8, 3),
-    256: Size(64, 32, 4, 2),
-}  # fmt: skip
-QUERIES_BACKWARD = {
-    16: Size(64, 64, 4, 2), 32: Size(64, 64, 4, 2), 64: Size(64, 64, 4, 2), 128: Size(64, 64, 8, 2),
-    256: Size(32, 32, 4, 1),
-}  # fmt: skip
-KEYS_BACKWARD = {
-    16: Size(64, 64, 4, 2), 32: Size(64, 64, 4, 2), 64: Size(64, 64, 4, 2), 128: Size(64, 64, 8, 2),
-    256: Size(32, 32, 4, 1),
-}  # fmt: skip
-SPLIT = {
-    16: Size(16, 64, 4, 3),
-    32: Size(16, 64, 4, 3),
-    64: Size(16, 64, 4, 3),
-    128: Size(16, 64, 4, 3),
-    256: Size(16, 32, 4, 2),
+# By kernel and padded head size, for 16-bit numbers and a call without softcap, line of biases or dropout.
+FEW_OPTIONS = {
+    "forward": {64: Size(128, 64, 8, 3), 128: Size(128, 64, 8, 3), 256: Size(64, 32, 8, 2)},
+    "queries": {64: Size(64, 64, 8, 2), 128: Size(64, 64, 8, 2), 256: Size(32, 32, 8, 2)},
+    "keys": {64: Size(32, 64, 8, 2), 128: Size(32, 64, 8, 2), 256: Size(32, 32, 8, 2)},
+    "look": {64: Size(64, 64, 8, 2), 128: Size(64, 64, 8, 2), 256: Size(32, 32, 8, 2)},
+    "split": {64: Size(16, 64, 4, 3), 128: Size(16, 64, 4, 3), 256: Size(16, 32, 4, 2)},
 }
-# Full float32 takes twice the room and three products for each (3xTF32).
-WIDE = Size(32, 32, 4, 1)
+# With any of these options: more numbers live at once, so blocks are smaller.
+MANY_OPTIONS = {
+    "forward": {64: Size(64, 64, 8, 3), 128: Size(64, 32, 8, 2), 256: Size(32, 32, 8, 2)},
+    "queries": {64: Size(64, 32, 8, 2), 128: Size(64, 32, 8, 2), 256: Size(32, 32, 8, 2)},
+    "keys": {64: Size(32, 32, 8, 2), 128: Size(32, 32, 8, 2), 256: Size(16, 32, 8, 2)},
+    "look": {64: Size(64, 32, 8, 2), 128: Size(64, 32, 8, 2), 256: Size(32, 32, 8, 2)},
+    "split": {64: Size(16, 32, 4, 2), 128: Size(16, 32, 4, 2), 256: Size(16, 32, 4, 2)},
+}
+# Before compute capability 9.0, where these differ.
+AMPERE = {("forward", 128): Size(128, 32, 8, 3)}
 # Triton's interpreter: small, so that small inputs have many blocks.
 INTERPRETED = Size(16, 16, 4, 1)
 
-TABLES = {"forward": FORWARD, "queries": QUERIES_BACKWARD, "keys": KEYS_BACKWARD, "split": SPLIT}
+KERNELS = tuple(FEW_OPTIONS)
 
 
 def padded(size: int) -> int:
@@ -61,13 +57,17 @@ def padded(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-def size_of(kernel: str, d: int, e: int, dtype: torch.dtype, device: Device) -> Size:
-    """The blocks of a kernel ("forward", "queries", "keys" or "split") for head sizes, a dtype and a device."""
+def size_of(kernel: str, d: int, e: int, dtype: torch.dtype, device: Device, options: bool = False) -> Size:
+    """The blocks of a kernel (one of `KERNELS`) for head sizes, a dtype, a device and, perhaps, many options."""
     if device.interpreted:
         return INTERPRETED
-    found = TABLES[kernel][max(padded(d), padded(e))]
+    width = max(padded(d), padded(e), 64)
+    found = (MANY_OPTIONS if options else FEW_OPTIONS)[kernel][width]
+    if not options and (device.capability or (0, 0)) < (9, 0):
+        found = AMPERE.get((kernel, width), found)
     if dtype == torch.float32:
-        return Size(min(found.queries, WIDE.queries), min(found.keys, WIDE.keys), found.warps, WIDE.stages)
+        # Numbers of twice the size, in three products for each (3xTF32).
+        found = Size(min(found.queries, 32), 16 if width == 256 else 32, 8, 1)
     if device.shared_memory < shared_memory(found, d, e, dtype):
         # A device of the small kind (99 KB) takes one stage of loads less.
         return found._replace(stages=1)

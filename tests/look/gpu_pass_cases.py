@@ -1,0 +1,88 @@
+"""The pass of a GPU in Triton's interpreter, against the full float64 weights.
+
+`python -m tests.look.gpu_pass_cases sample|all`, in a process of its own.
+"""
+
+import os
+import sys
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import torch
+
+from headscope.attention.request import Request
+from headscope.look.kernels import gpu_pass
+from headscope.look.kernels.ask import Ask
+from tests.look.oracle import D, H, K, Q, extras, full, inputs, masks
+
+NEAR = {"rtol": 2e-4, "atol": 2e-5}
+
+
+def cells_of(weights, height, width):
+    """The weights of every cell, `(…, rows, height, columns, width)`; zeros past the ends."""
+    queries, keys = weights.shape[-2:]
+    padded = torch.nn.functional.pad(weights, (0, -keys % width, 0, -queries % height))
+    return padded.unflatten(-1, (-1, width)).unflatten(-3, (-1, height))
+
+
+def check(groups, mask, extra, *, top=4, cells=(5, 7), batch=None, heads=None, dtype=torch.float32, near=NEAR):
+    """Raise unless everything equals what the full weights say."""
+    kwargs = {"mask": masks()[mask], **extras()[extra]}
+    q, k = (x[:batch] for x in inputs(groups, dtype=dtype))
+    q = q[:, :heads]
+    ask = Ask(
+        entropy=True, concentration=True, received=True, top=top, mean_map=True, max_map=True, cells=cells, peak=True,
+        leave_out=torch.tensor([0, K - 1]),
+    )  # fmt: skip
+    request = Request(q, k, k, **kwargs)
+    assert gpu_pass.refusals(request, ask) == []
+    seen = gpu_pass.run(request, ask)
+    weights, lse = full(q, k, **kwargs)
+
+    def same(found, expected, **tolerance):
+        torch.testing.assert_close(found.double(), expected.double(), **(near | tolerance))
+
+    same(seen.lse, lse)
+    same(seen.entropy, torch.special.entr(weights).sum(-1), atol=1e-4)
+    same(seen.concentration, weights.square().sum(-1))
+    same(seen.received, weights.sum(2), atol=1e-4)
+    few = weights.clone()
+    few[..., [0, K - 1]] = 0
+    same(seen.peak, few.amax(-1))
+    same(seen.top_weights, weights.topk(top).values)
+    same(seen.top_weights, weights.gather(3, seen.top_keys))
+    assert all(len(set(keys)) == top for keys in seen.top_keys.flatten(0, 2).tolist())
+    counts = cells_of(torch.ones(Q, K, dtype=torch.float64), *cells).sum((-3, -1))
+    same(seen.mean_map, cells_of(weights, *cells).sum((-3, -1)) / counts)
+    same(seen.max_map, cells_of(weights, *cells).amax((-3, -1)))
+
+
+def the_same_bits():
+    """Two runs give the same bits: nothing depends on the order in which programs end."""
+    q, k = inputs(3)
+    request, ask = Request(q, k, k, masks()["holes"]), Ask(received=True, mean_map=True, cells=(5, 7))
+    first, second = (gpu_pass.run(request, ask) for _ in range(2))
+    assert torch.equal(first.received, second.received)
+    assert torch.equal(first.mean_map, second.mean_map)
+
+
+def everywhere():
+    """Every mask with every option, wide and narrow cells, and more keys wanted than most queries see."""
+    for extra in sorted(set(extras()) - {"bias"}):
+        for mask in masks():
+            check(3, mask, extra, batch=None if mask in ("padding", "holes", "both") else 1)
+    for cells in ((1, 1), (37, 53), (16, 16), (17, 23), (3, 40)):
+        check(1, "causal", "plain", cells=cells, batch=1)
+    check(H, "window", "alibi", top=16, batch=1)
+    check(1, "none", "plain", top=16, batch=1)
+    check(1, "causal", "plain", batch=1, dtype=torch.bfloat16)
+    the_same_bits()
+
+
+if __name__ == "__main__":
+    assert D < 16
+    if sys.argv[1] == "sample":
+        check(1, "documents", "softcap", batch=1, heads=2)
+    else:
+        everywhere()
+    print("all equal")
