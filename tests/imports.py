@@ -23,8 +23,10 @@ STANDS_ON: dict[str, tuple[str, ...]] = {
     "recording": ("calls",),
     "change": ("recording",),
     "view": ("look", "recording"),
+    "tiles": ("look",),
+    "server": ("tiles", "recording", "view"),
     "train": ("look", "recording", "change", "view"),
-    "cli": ("nn", "train", "view", "change"),
+    "cli": ("nn", "train", "view", "change", "server"),
     "__main__": ("cli",),
 }
 # The package itself hands out the names of all packages but the command line. Only the command line may import it.

@@ -44,7 +44,9 @@ def test_nothing_else_is_public():
         "look",
         "nn",
         "recording",
+        "server",
         "shapes",
+        "tiles",
         "train",
         "view",
     }

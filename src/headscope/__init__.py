@@ -21,6 +21,7 @@ if _TYPE_CHECKING:
     from headscope.nn.explain import explain
     from headscope.recording.recording import Recording, load
     from headscope.recording.session import record
+    from headscope.server.run import serve
     from headscope.train.watch import Watch
     from headscope.view.compare import compare
     from headscope.view.figure import figure
@@ -62,6 +63,7 @@ __all__ = [
     "record",
     "relative",
     "scaled_dot_product",
+    "serve",
     "show",
     "window",
 ]
@@ -102,6 +104,7 @@ _HOMES = {
     "record": "headscope.recording.session",
     "relative": "headscope.attention.bias",
     "scaled_dot_product": "headscope.attention.paths.formula",
+    "serve": "headscope.server.run",
     "show": "headscope.view.show",
     "window": "headscope.attention.masks.window",
 }

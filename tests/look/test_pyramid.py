@@ -125,10 +125,10 @@ def test_a_tile_of_a_long_head_asks_for_the_lse_of_its_own_queries_only():
     assert one.known_lse is None
 
 
-def test_a_pass_that_is_told_to_stop_gives_nothing():
-    one = head(700, 30, "none", "plain")
-    answers = iter([False, True])
-    assert kernel.pool(one.call, 1, 1, stop=lambda: next(answers)) is None
+def test_a_pass_can_be_ended_between_two_blocks():
+    one, calls = head(700, 30, "none", "plain"), iter([1])
+    with pytest.raises(StopIteration):
+        kernel.pool(one.call, 1, 1, between=lambda: next(calls))
 
 
 def test_a_recorded_head_knows_the_lse_that_another_look_found(tmp_path):

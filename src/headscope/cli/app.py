@@ -26,9 +26,10 @@ from headscope.cli.explain import explain
 from headscope.cli.finetune import finetune
 from headscope.cli.heads import heads
 from headscope.cli.record import record
+from headscope.cli.serve import serve
 from headscope.cli.view import view
 
-COMMANDS = (view, record, compare, heads, ablate, finetune, explain, bench, doctor)
+COMMANDS = (view, record, serve, compare, heads, ablate, finetune, explain, bench, doctor)
 
 
 def command() -> Any:

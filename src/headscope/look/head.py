@@ -156,6 +156,11 @@ class Head(Looks):
         return self._scoring.request(*self._wide)
 
     @property
+    def stored_call(self) -> Request:
+        """The same call with q and k as they were given, of any dtype: for passes that widen a block at a time."""
+        return self._scoring.request(self.q.detach()[None, None], self.k.detach()[None, None])
+
+    @property
     def _scoring(self) -> Scoring:
         return Scoring(self.mask, self.bias, self.scale, self.softcap, self.sinks)
 

@@ -126,9 +126,7 @@ class Looks(ABC):
             return row_lse(call, rows) if known is None else known[rows]
 
         with torch.no_grad():
-            found = tile(call, z, x, y, lse)
-        assert found is not None
-        return found
+            return tile(call, z, x, y, lse)
 
     def pyramid(self, cells: int = CELLS) -> Pyramid:
         """The map of the head at every zoom at which it has at most `cells` cells on a side, in one pass.

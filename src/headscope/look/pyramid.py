@@ -127,31 +127,38 @@ def tile(
     x: int,
     y: int,
     lse: Callable[[slice], Float[Tensor, " rows"]],
-    stop: Callable[[], bool] = lambda: False,
-) -> Level | None:
+    between: Callable[[], None] = lambda: None,
+) -> Level:
     """One tile of a head, computed from its queries and keys; exact.
 
     Args:
         lse: gives that of a stretch of queries.
-        stop: asked between blocks whether to give up; the result is None then.
+        between: called between blocks; what it raises ends the work.
 
     Raises:
         LookError: there is no such tile.
     """
     rows, keys = check_tile(z, x, y, request.q.shape[2], request.k.shape[2])
+    return cells(request, z, rows, keys, lse(rows), between)
+
+
+def cells(
+    request: Request,
+    z: int,
+    rows: slice,
+    keys: slice,
+    lse: Float[Tensor, " rows"],
+    between: Callable[[], None] = lambda: None,
+) -> Level:
+    """The cells of a zoom of some queries and some keys, both in whole cells, whose lse is known."""
     cell = min(1 << z, LARGEST_CELL)
-    some = part(request, rows, keys.start, keys.stop)
-    found = pool(some, cell, cell, lse=lse(rows), stop=stop)
-    if found is None:
-        return None
-    return levels(found, rows.stop - rows.start, keys.stop - keys.start, cell, z + 1 - (cell.bit_length() - 1))[-1]
+    found = pool(part(request, rows, keys.start, keys.stop), cell, cell, lse=lse, between=between)
+    return levels(found, rows.stop - rows.start, keys.stop - keys.start, cell, z + 2 - cell.bit_length())[-1]
 
 
-def row_lse(request: Request, rows: slice) -> Float[Tensor, " rows"]:
+def row_lse(request: Request, rows: slice, between: Callable[[], None] = lambda: None) -> Float[Tensor, " rows"]:
     """The lse of a stretch of queries alone."""
-    found = pool(part(request, rows), 1, LARGEST_CELL)
-    assert found is not None
-    return found.lse
+    return pool(part(request, rows), 1, LARGEST_CELL, between=between).lse
 
 
 def pyramid(request: Request, cells: int) -> Pyramid:
@@ -166,7 +173,6 @@ def pyramid(request: Request, cells: int) -> Pyramid:
     base, top = base_zoom(queries, keys, cells), top_zoom(queries, keys)
     cell = min(1 << base, LARGEST_CELL)
     found = pool(request, cell, cell, entropy=True)
-    assert found is not None
     assert found.entropy is not None
     first = cell.bit_length() - 1
     made = levels(found, queries, keys, cell, top + 1 - first)

@@ -57,8 +57,8 @@ def pool(
     *,
     lse: Float[Tensor, " q"] | None = None,
     entropy: bool = False,
-    stop: Callable[[], bool] = lambda: False,
-) -> Pooled | None:
+    between: Callable[[], None] = lambda: None,
+) -> Pooled:
     """The weights of one head, pooled into cells of `height` queries and `width` keys, in one pass; exact.
 
     Args:
@@ -66,7 +66,7 @@ def pool(
         height, width: powers of two, at most 256.
         lse: that of the queries over all keys, where the request has only some of them.
         entropy: whether to find it, which needs all keys.
-        stop: asked between blocks whether to give up; the result is None then.
+        between: called between blocks; what it raises ends the pass.
     """
     queries, keys = request.q.shape[2], request.k.shape[2]
     like = wide(request.q[0, 0, :0, :0].detach())
@@ -76,8 +76,7 @@ def pool(
     blocks = Blocks(request, width)
     with torch.no_grad():
         for first in range(0, queries, ROWS):
-            if stop():
-                return None
+            between()
             rows = slice(first, min(first + ROWS, queries))
             left, right = blocks.range(rows)
             sums = Sums(blocks, rows, (left, right), None if lse is None else lse[rows], entropy)

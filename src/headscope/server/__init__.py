@@ -1,0 +1,1 @@
+"""The map of long heads over HTTP; docs/tiles.md is the protocol."""

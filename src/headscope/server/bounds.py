@@ -1,0 +1,64 @@
+"""What a request may ask for: every parameter has a form and a bound, and one way to be refused."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from headscope.characters import sentence, shortened
+
+HEAD = re.compile(r"([0-9a-f]{12})-([0-9]{1,6})-([0-9]{1,6})-([0-9]{1,6})")
+NUMBER = re.compile(r"[0-9]{1,10}")
+# Of an address, with its parameters; tiles of HiGlass come in lists of many.
+LONGEST_ADDRESS = 16_384
+MOST_TEXT, MOST_CELLS, MOST_TOP, MOST_ENTRIES, LONGEST_SEARCH = 4096, 4096, 100, 200, 200
+LARGEST_ZOOM = 40
+# Requests of weights that wait or run at once.
+MOST_WAITING = 64
+
+
+class HeadName(NamedTuple):
+    """The identifier of a head, in its parts."""
+
+    recording: str
+    layer: int
+    head: int
+    item: int
+
+
+def refused(why: str, status: int = 400) -> HTTPException:
+    """An error whose sentence the client is shown."""
+    return HTTPException(status, shortened(sentence(why), 400))
+
+
+def head_name(text: str) -> HeadName:
+    """The parts of a head's identifier."""
+    found = HEAD.fullmatch(text)
+    if found is None:
+        raise refused("the head has the form RECORDING-LAYER-HEAD-ITEM, as /api/v1/recordings lists it.", 404)
+    return HeadName(found[1], int(found[2]), int(found[3]), int(found[4]))
+
+
+def whole(name: str, text: str, low: int, high: int) -> int:
+    """A whole number within bounds."""
+    if NUMBER.fullmatch(text) is None or not low <= int(text) <= high:
+        raise refused(f"{name}: {shortened(text, 40)!r}; give a whole number from {low} to {high}.")
+    return int(text)
+
+
+def asked(request: Request, name: str, default: int, low: int, high: int) -> int:
+    """A number among a request's parameters."""
+    text = request.query_params.get(name)
+    return default if text is None else whole(name, text, low, high)
+
+
+def stretch(request: Request, length: int, most: int | None = None) -> tuple[int, int]:
+    """`start` and `stop` of a request, within an axis."""
+    start = asked(request, "start", 0, 0, length)
+    stop = asked(request, "stop", length if most is None else min(length, start + most), start, length)
+    if most is not None and stop - start > most:
+        raise refused(f"stop: {stop - start} positions; ask for at most {most} at once.")
+    return start, stop
