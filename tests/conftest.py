@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+import torch
 from hypothesis import settings
 
 from tests.raises import Guard
@@ -23,6 +24,25 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 
 # Programs that tests run in processes of their own; pytest would import them, for the examples in their docstrings.
 collect_ignore_glob = ["*/two_ranks.py", "*/two_processes.py", "*/compile_one.py"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--device cuda`: the device that the tests in tests/device compare with the CPU."""
+    parser.addoption("--device", default="second", help="cuda, mps, ...; by default one that the tests make")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The device to compare with the CPU; an error where this machine does not have it."""
+    name: str = request.config.getoption("--device")
+    if name == "second":
+        from tests.device.second_device import register, tensor
+
+        register()
+        monkeypatch.setattr(torch, "tensor", tensor(torch.tensor))
+    elif not torch.get_device_module(name).is_available():
+        pytest.fail(f"--device {name}: torch finds no such device on this machine")
+    return name
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,19 +2,27 @@
 
 SPARSE = "sparse: a band of weights in diagonals, and global positions beside it"
 DEFORMABLE = "deformable: a linear layer weighs a few sampled points; there are no keys"
+LINEAR = "linear: a state that every key is added to, without a softmax"
 REASONS = {
     "AutoformerAttention": "autocorrelation: delays that a Fourier transform finds, no queries and keys",
-    "GroupViTAssignAttention": "assignment: the softmax is over the queries, and one group is taken",
+    "BailingHybridDeltaAttention": LINEAR,
+    "Deimv2MultiscaleDeformableAttention": DEFORMABLE,
+    "DFineMultiscaleDeformableAttention": DEFORMABLE,
     "Gemma3nAudioAttention": "blocks that overlap, of which the products have no axis of keys",
+    "Glm5NextTextLinearAttention": LINEAR,
+    "GroupViTAssignAttention": "assignment: the softmax is over the queries, and one group is taken",
     "Inkling2": "a sink of its own for each query takes a share of every row",
+    "KimiLinearDeltaAttention": LINEAR,
     "LEDEncoderSelfAttention": SPARSE,
+    "LocalSelfAttention": "chunked, in the order of the hashed layers",
     "LongformerSelfAttention": SPARSE,
     "LSHSelfAttention": "hashed: keys are sorted into buckets",
-    "LocalSelfAttention": "chunked, in the order of the hashed layers",
     "Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention": DEFORMABLE,
+    "MiniMaxLightningAttention": LINEAR,
     "MobileViTV2LinearSelfAttention": "linear: one score for each position",
     "MraSelfAttention": "sparse: blocks at several resolutions",
     "MultiScaleDeformableAttention": DEFORMABLE,
+    "OlmoHybridLinearAttentionDecoderLayer": LINEAR,
     "OneFormerPixelDecoderEncoderMultiscaleDeformableAttention": DEFORMABLE,
     "PatchTSMixerGatedAttention": "a gate: the softmax of a linear layer",
     "PegasusXGlobalLocalAttention": "chunked: one softmax over global and local keys together",

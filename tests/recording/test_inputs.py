@@ -1,5 +1,6 @@
 """What the positions are is heard from what the model was given: ids, pixels, sound."""
 
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -306,3 +307,29 @@ class TestSound:
         model = hf.Wav2Vec2Model._from_config(config, attn_implementation="sdpa").eval()
         axis = heard(model, {"input_values": torch.randn(2, 1000)})[0, 0].keys
         assert (axis.kind, axis.seconds, axis.length) == ("frames", 20 / 16000, 49)
+
+
+@pytest.mark.parametrize("sizes", [(20, 12), (2, 5, 12), (2, 3, 3, 8, 8), (0, 3, 8, 8)])
+def test_pixels_of_any_number_of_axes_do_not_stop_a_recording(sizes):
+    """Patches in a row (Qwen2-VL), in a batch (SigLIP 2), films, and no picture at all."""
+
+    class Model(nn.Module):
+        def forward(self, pixel_values, x):
+            return nn.functional.scaled_dot_product_attention(x, x, x)
+
+    with warnings.catch_warnings(), hs.record(model := Model()) as recording:
+        warnings.simplefilter("error")
+        model(torch.zeros(sizes), torch.randn(2, 3, 7, 5))
+    assert recording[0, 2, 1].weights().shape == (7, 7)
+
+
+def test_inputs_that_cannot_be_read_leave_the_weights(monkeypatch):
+    model, inputs = build("bert")
+
+    def fails(*_):
+        raise IndexError("of a kind that nobody knew")
+
+    monkeypatch.setattr("headscope.recording.axes.inputs.given_to", fails)
+    with pytest.warns(UserWarning, match=r"numbered and have no labels.* IndexError: of a kind that nobody"):
+        recording = heard(model, inputs)
+    assert recording.layers[0].keys[0] == hs.Axis.positions(11)

@@ -30,9 +30,14 @@ WINDOW, DEPTH = 400, 80.0
 
 
 def few(what: str, x: Tensor) -> Tensor | None:
-    """A copy of the first items of an input, pixels no finer than a miniature needs: all that is kept while it runs."""
+    """A copy of the first items of an input, pixels no finer than a miniature needs: all that is kept while it runs.
+
+    None for pixels that are no planes (films, patches in a row) and for sound that is too long.
+    """
     some = x.detach()[:MOST_ITEMS]
     if what == "pixels":
+        if x.ndim != 4 or not x.numel():
+            return None
         step = max(1, math.ceil(max(some.shape[2:]) / SIDE))
         some = some[:, :3].float()
         return avg_pool2d(some, step) if step > 1 else some.clone()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from headscope.calls.lines import Lines
 from headscope.calls.modules import Running
 from headscope.compat.torch import own_computation
 from headscope.compat.transformers import source_of
+from headscope.errors import HeadscopeError
 from headscope.recording import steps
 from headscope.recording.axes.inputs import Inputs
 from headscope.recording.folder.writer import Writer, place_of
@@ -62,7 +65,8 @@ class Recorder(Block):
         """Follow an attention call, and keep what was selected of it."""
         if self.error is not None:
             return
-        self.inputs.see(running)
+        with labelling():
+            self.inputs.see(running)
         with torch.inference_mode(False), torch.set_grad_enabled(self.edits), own_computation():
             call = make()
             if call is None:
@@ -72,7 +76,8 @@ class Recorder(Block):
             self.share = share or self.share
             one = self._keep(call, kind, running[-1].name, share)
             if one is not None:
-                self.inputs.captured(one, running, call)
+                with labelling():
+                    self.inputs.captured(one, running, call)
 
     def edit(self, output: Output) -> Tensor | None:
         """Keep the node of the graph that the model goes on with; its numbers stay."""
@@ -186,7 +191,8 @@ class Recorder(Block):
                     self.writer.add(layer)
                 elif layer is not one.layer:
                     self.writer.replace(position, layer)
-            self.inputs.label(one, layer)
+            with labelling():
+                self.inputs.label(one, layer)
             if self.writer is not None and complete:
                 self.writer.relabel(position, layer)
             layers.append(layer)
@@ -211,6 +217,21 @@ class Recorder(Block):
             self.writer.abandon()
         self.growing.clear()
         self.kept.clear()
+
+
+@contextlib.contextmanager
+def labelling() -> Iterator[None]:
+    """What fails in finding out what positions are leaves them numbered, and the weights as they are."""
+    try:
+        yield
+    except HeadscopeError:
+        raise
+    except Exception as error:  # noqa: BLE001  # inputs of models are of every kind there is
+        warnings.warn(
+            f"record: positions are numbered and have no labels: reading the inputs of the model failed with "
+            f"{type(error).__name__}: {error}. recording.tokens(...) gives them labels.",
+            stacklevel=2,
+        )
 
 
 def named(model: nn.Module) -> str:

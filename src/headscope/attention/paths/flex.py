@@ -23,6 +23,8 @@ from headscope.compat.compiler import many_compilations
 
 NAME = "flex"
 
+# Where torch lets it run.
+DEVICES = ("cuda", "cpu", "hpu", "mps", "xpu")
 # Kinds of masks, biases and sizes that one process may compile FlexAttention for.
 RECOMPILES = 256
 
@@ -41,6 +43,8 @@ def refusals(request: Request) -> list[str]:
     """Why FlexAttention cannot run this; empty when it can."""
     reasons = []
     on_cpu = request.device.kind == "cpu"
+    if request.device.kind not in DEVICES:
+        reasons.append(f"FlexAttention runs on {', '.join(DEVICES)}, and not on {request.device.kind}")
     if request.dropout:
         reasons.append("FlexAttention has no dropout")
     if request.q.dtype == torch.float64:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from headscope.attention.paths.formula import normalise, scores
 from headscope.attention.request import Request
-from headscope.look.kernels.tiles import LOW, allowed, wide
+from headscope.look.kernels.tiles import LOW, added, allowed, wide
 
 BLOCK = 2**20
 
@@ -89,13 +89,11 @@ def blocks(request: Request) -> Iterator[slice]:
 
 def block(request: Request, rows: slice, q: Tensor, k: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor]:
     """Scores relative to the lse, and weights, of a block of rows; q has only these rows."""
-    queries, keys = request.q.shape[2], k.shape[2]
-    runs, seen, bias = request.runs(), None, None
+    keys, runs, seen = k.shape[2], request.runs(), None
     if runs is not None:
         start, stop = (side[:, :, rows] if side.shape[2] > 1 else side for side in runs)
         seen = allowed(start.flatten(0, 1), stop.flatten(0, 1), 0, keys).view(*start.shape[:3], keys)
-    if request.bias is not None:
-        bias = request.bias.block(rows, 0, keys, queries, keys).to(wide(q[:0]).dtype)
+    bias = added(request, rows, 0, keys)
     limits = {"scale": request.scale, "softcap": request.softcap, "bias": bias, "allowed": seen}
     s = scores(wide(q), wide(k), **limits)  # type: ignore[arg-type]
     weights, lse = normalise(s, None if request.sinks is None else sinks.to(s.dtype))

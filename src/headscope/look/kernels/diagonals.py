@@ -8,7 +8,7 @@ from torch import Tensor
 
 from headscope.attention.paths.formula import scores
 from headscope.attention.request import Request
-from headscope.look.kernels.tiles import LOG2_E, allowed, wide
+from headscope.look.kernels.tiles import LOG2_E, added, allowed, wide
 from headscope.look.scoring import Scoring
 from headscope.look.sequences import Sequences
 
@@ -49,12 +49,11 @@ def band_sums(
         last = min(int(own[rows.stop - 1]) + n + 1, keys)
         if last <= first:
             continue
-        seen = bias = None
+        seen = None
         if runs is not None:
             start, stop = (side[:, :, rows] if side.shape[2] > 1 else side for side in runs)
             seen = allowed(start.flatten(0, 1), stop.flatten(0, 1), first, last).view(*start.shape[:3], last - first)
-        if request.bias is not None:
-            bias = request.bias.block(rows, first, last, queries, keys).to(q.dtype)
+        bias = added(request, rows, first, last)
         limits = {"scale": request.scale, "softcap": request.softcap, "bias": bias, "allowed": seen}
         s = scores(q[:, :, rows], k[:, :, first:last], **limits)  # type: ignore[arg-type]
         # exp2, since on a CPU exp takes many times as long for what nobody may see.

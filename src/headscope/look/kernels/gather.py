@@ -7,7 +7,7 @@ from torch import Tensor
 
 from headscope.attention.paths import formula
 from headscope.attention.request import Request
-from headscope.look.kernels.tiles import wide
+from headscope.look.kernels.tiles import added, wide
 
 
 def scores(
@@ -17,7 +17,7 @@ def scores(
 
     Differentiable.
     """
-    queries, keys = request.q.shape[2], request.k.shape[2]
+    keys = request.k.shape[2]
     rows, columns = rows.to(request.q.device), columns.to(request.q.device)
     q, k = wide(request.q[:, :, rows]), wide(request.k[:, :, columns])
     allowed = bias = None
@@ -26,11 +26,11 @@ def scores(
         start, stop = (x if x.shape[2] == 1 else x[:, :, rows] for x in runs)
         at = columns[None, :, None]
         allowed = ((at >= start[..., None, :]) & (at < stop[..., None, :])).any(-1)
-    if request.bias is not None and len(rows):
+    if len(rows):
         first, last = int(rows.min()), int(rows.max()) + 1
-        block = request.bias.block(slice(first, last), 0, keys, queries, keys)
-        block = block.expand(-1, -1, last - first, keys)
-        bias = block[:, :, rows - first][..., columns].to(q.dtype)
+        bias = added(request, slice(first, last), 0, keys)
+        if bias is not None:
+            bias = bias.expand(-1, -1, last - first, keys)[:, :, rows - first][..., columns]
     return formula.scores(q, k, scale=request.scale, softcap=request.softcap, bias=bias, allowed=allowed)
 
 

@@ -115,7 +115,7 @@ def finish(
     if request.softcap is not None:
         scores.div_(request.softcap).tanh_().mul_(request.softcap)
     if request.bias is not None:
-        scores[..., : last - first] += bias_block(request, items, rows, first, last).to(scores)
+        scores[..., : last - first] += bias_block(request, items, rows, first, last)
         scores.clamp_(min=LOW)
     if limits is not None:
         return limits.apply(scores, items, rows, first) or request.bias is not None
@@ -126,12 +126,21 @@ def finish(
 
 def bias_block(request: Request, items: slice, rows: slice, first: int, last: int) -> Tensor:
     """The bias of some (batch item, head) pairs, `(n, rows, keys)` or with axes of 1."""
-    assert request.bias is not None
-    b, h, queries, _ = request.q.shape
-    block = request.bias.block(rows, first, last, queries, request.k.shape[2]).detach()
+    b, h = request.q.shape[:2]
+    block = added(request, rows, first, last)
+    assert block is not None
+    block = block.detach()
     if block.shape[:2] == (1, 1):
         return block[0]
     return block.expand(b, h, *block.shape[2:]).flatten(0, 1)[items]
+
+
+def added(request: Request, rows: slice, first: int, last: int) -> Float[Tensor, "b h rows keys"] | None:
+    """The bias of some queries and keys as scores take it: on their device and in their dtype; axes of 1 are shared."""
+    if request.bias is None:
+        return None
+    block = request.bias.block(rows, first, last, request.q.shape[2], request.k.shape[2])
+    return block.to(request.q.device, wide(request.q[:0]).dtype)
 
 
 class Limits:

@@ -1,0 +1,93 @@
+"""On another device everything is as on the CPU: `pytest tests/device --device cuda` on a GPU, else on a second device
+that is made for the tests (`second_device.py`)."""
+
+import pytest
+import torch
+
+import headscope as hs
+from tests.device import cases
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def same(mine, theirs):
+    """Compare what two devices gave."""
+    assert type(mine) is type(theirs) or isinstance(mine, torch.Tensor)
+    if isinstance(theirs, torch.Tensor):
+        torch.testing.assert_close(mine.detach().cpu(), theirs.detach(), **CLOSE)
+    elif isinstance(theirs, float):
+        assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+    elif isinstance(theirs, str):
+        assert mine == theirs
+    else:
+        assert len(mine) == len(theirs)
+        for one, other in zip(mine, theirs, strict=True):
+            same(one, other)
+
+
+def attended(device, **options):
+    """Values and gradients, all on the device."""
+    q, k, v = cases.qkv(device, grad=True)
+    values = hs.attend(q, k, v, **options)
+    found = [values, *torch.autograd.grad((values * values).sum(), (q, k, v))]
+    assert {x.device.type for x in found} == {torch.device(device).type}
+    return found
+
+
+def with_lse(device, **options):
+    """The lse and its gradients."""
+    q, k, v = cases.qkv(device, grad=True)
+    values, lse = hs.attend_lse(q, k, v, **options)
+    return [values, lse, *torch.autograd.grad(values.sum() + lse.clamp(min=-5).sum(), (q, k, v))]
+
+
+def of_all_backends(device, mine, theirs):
+    """Every path that runs on the device, against the formula on the CPU."""
+    expected = attended("cpu", **theirs, backend="formula")
+    refusals = hs.plan(*cases.qkv(device, grad=True), **mine).refusals
+    able = [name for name, reasons in refusals.items() if not reasons]
+    assert {"formula", "tiled"} <= {*able}
+    for backend in (None, *able):
+        same(attended(device, **mine, backend=backend), expected)
+    same(with_lse(device, **mine), with_lse("cpu", **theirs))
+
+
+@pytest.mark.parametrize("kind", cases.masks("cpu"))
+def test_masks(kind, device):
+    of_all_backends(device, {"mask": cases.masks(device)[kind]}, {"mask": cases.masks("cpu")[kind]})
+
+
+@pytest.mark.parametrize("kind", cases.biases("cpu"))
+def test_biases(kind, device):
+    mine, theirs = (
+        {"mask": hs.causal(), "bias": cases.biases(name)[kind], "sinks": cases.normal(cases.H).to(name)}
+        for name in (device, "cpu")
+    )
+    of_all_backends(device, mine | {"softcap": 2.0, "scale": 0.3}, theirs | {"softcap": 2.0, "scale": 0.3})
+
+
+def test_masks_written_out(device):
+    for kind, mask in cases.masks(device).items():
+        allowed = mask.to_dense(cases.Q, cases.K, device)
+        assert allowed.device.type == torch.device(device).type
+        same(allowed, cases.masks("cpu")[kind].to_dense(cases.Q, cases.K))
+        same(mask.to_additive(cases.Q, cases.K, device=device), cases.masks("cpu")[kind].to_additive(cases.Q, cases.K))
+
+
+@pytest.mark.parametrize("case", cases.LOOKS)
+def test_looks_and_changes(case, device):
+    same(cases.LOOKS[case](device), cases.LOOKS[case]("cpu"))
+
+
+def test_what_is_written(tmp_path, device):
+    found = []
+    for name in (device, "cpu"):
+        (tmp_path / name).mkdir()
+        found.append(cases.saved(cases.labelled(name), tmp_path / name))
+    same([x for x in found[0] if x is not found[0][2]], [x for x in found[1] if x is not found[1][2]])
+    assert len(found[0][2]) == pytest.approx(len(found[1][2]), rel=0.01)
+
+
+def test_a_folder_while_recording(tmp_path, device):
+    mine, theirs = (cases.recorded(name, to=tmp_path / name)[1, 3].weights() for name in (device, "cpu"))
+    same(mine, theirs)
