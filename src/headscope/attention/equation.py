@@ -50,15 +50,23 @@ def normalise(
 
     A sink is one more logit in the denominator of every query of its head; no value belongs to it.
     """
-    empty = s.isneginf().all(-1)
-    # A row of minus infinities would give NaN gradients, so such a row is summed as zeros and put right afterwards.
-    lse = s.masked_fill(empty[..., None], 0.0).logsumexp(-1)
-    if sinks is not None:
-        sink = sinks.to(s.dtype)[None, :, None].expand_as(lse)
-        lse = torch.where(empty, sink, torch.logaddexp(lse, sink))
-        return torch.exp(s - lse[..., None]), lse
-    weights = torch.exp(s - lse.masked_fill(empty, 0.0)[..., None])
-    return weights, lse.masked_fill(empty, -math.inf)
+    if s.shape[-1] == 0:
+        # No largest score of no keys.
+        lse = s.new_full(s.shape[:-1], -math.inf) if sinks is None else sinks.to(s.dtype)[:, None].expand(s.shape[:-1])
+        return s, lse
+    # Relative to the largest score, as every softmax: exp(s - lse) would round with the size of the scores.
+    top = s.detach().amax(-1, keepdim=True)
+    sink = None if sinks is None else sinks.to(s.dtype)[None, :, None, None]
+    if sink is not None:
+        top = torch.maximum(top, sink.detach())
+    # A row of minus infinities would give NaN, so such a row is summed as zeros and put right afterwards.
+    empty = top.isneginf()
+    top = top.masked_fill(empty, 0.0)
+    parts = torch.exp(s - top)
+    total = parts.sum(-1, keepdim=True)
+    total = total.masked_fill(empty, 1.0) if sink is None else total + torch.exp(sink - top)
+    lse = (top + total.log()).masked_fill(empty, -math.inf)
+    return parts / total, lse.squeeze(-1)
 
 
 def apply(weights: Float[Tensor, "b h q k"], v: Float[Tensor, "b g k e"]) -> Float[Tensor, "b h q e"]:
