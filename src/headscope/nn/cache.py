@@ -8,12 +8,10 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
-from headscope.attention.masks.lengths import first
-from headscope.attention.masks.mask import Given, Mask
-from headscope.attention.masks.runs import Runs
-from headscope.attention.masks.window import Window, causal, window
+from headscope.attention.masks.mask import Mask
 from headscope.errors import ShapeError
 from headscope.nn.cached import Bindings, Cached, cached_layers
+from headscope.nn.cached_keys import visible_keys
 from headscope.nn.placement import check_positions
 from headscope.nn.slot import Slot
 from headscope.shapes import shape
@@ -84,14 +82,14 @@ class KeyValueCache:
         self.padding: Tensor | None = None
         self.prompt: int | None = None
         if lengths is not None:
-            given = torch.as_tensor(lengths)
-            if given.ndim != 1 or len(given) != batch or int(given.min()) < 0:
+            counts = torch.as_tensor(lengths)
+            if counts.ndim != 1 or len(counts) != batch or int(counts.min()) < 0:
                 raise ShapeError(
-                    f"KeyValueCache: lengths are {given.tolist()}; give one length for each of {batch} sequences."
+                    f"KeyValueCache: lengths are {counts.tolist()}; give one length for each of {batch} sequences."
                 )
-            self.prompt = int(given.max())
-            self.padding = self.prompt - given.long()
-        # Positions that were given, (b, n), of all that was seen; None while columns and positions are the same.
+            self.prompt = int(counts.max())
+            self.padding = self.prompt - counts.long()
+        # The positions argument of all calls, (b, n); None while columns and positions are the same.
         self.positions: Tensor | None = None
         self._mask: tuple[tuple[object, ...], Mask | None] | None = None
 
@@ -121,7 +119,7 @@ class KeyValueCache:
     def bind(self, model: nn.Module) -> KeyValueCache:
         """Go on with the layers of a model, after the cache was copied or loaded; returns the cache.
 
-        Needed where the layers cannot be told by the names they had: in a new process, for a model of your own.
+        Needed where the names of the layers do not identify them: in a new process, for a model of your own.
 
         Raises:
             ShapeError: the model has no layer of a name that is in the cache.
@@ -153,8 +151,8 @@ class KeyValueCache:
     @property
     def lengths(self) -> Int[Tensor, " b"]:
         """How many positions of each sequence came in so far, padding not included."""
-        whole = torch.full((self.batch,), self.seen)
-        return whole if self.padding is None else (whole.to(self.padding) - self.padding).clamp(min=0)
+        columns = torch.full((self.batch,), self.seen)
+        return columns if self.padding is None else (columns.to(self.padding) - self.padding).clamp(min=0)
 
     @property
     def nbytes(self) -> int:
@@ -188,37 +186,37 @@ class KeyValueCache:
         return slot
 
     def place(
-        self, seen: int, n: int, given: Shaped[Tensor, "*at"] | None, device: torch.device
+        self, seen: int, n: int, positions: Shaped[Tensor, "*at"] | None, device: torch.device
     ) -> tuple[int | Int[Tensor, " b"], Int[Tensor, "b n"] | None]:
         """Where the next n columns stand: the position of the first, or the positions of all.
 
-        Positions that are given are written down, so that what comes after goes on after the largest of them.
+        The positions argument of a call is kept, so that the next call continues after the largest of them.
         """
-        if given is None and self.positions is None:
+        if positions is None and self.positions is None:
             return (seen if self.padding is None else seen - self.padding.to(device)), None
-        if given is None and self.positions is not None and self.positions.shape[1] >= seen + n:
+        if positions is None and self.positions is not None and self.positions.shape[1] >= seen + n:
             # The model, or a layer before this one, has placed these columns.
             return 0, self.positions[:, seen : seen + n].to(device)
         before = self._placed(seen).to(device)
-        if given is None:
+        if positions is None:
             first = before.amax(1) + 1 if seen else torch.zeros(self.batch, dtype=torch.long, device=device)
-            given = first[:, None] + torch.arange(n, device=device)
-        check_positions("KeyValueCache", given, self.batch, n)
-        given = given.to(before).expand(self.batch, n)
-        self.positions = torch.cat((before, given), 1)
-        return 0, given
+            positions = first[:, None] + torch.arange(n, device=device)
+        check_positions("KeyValueCache", positions, self.batch, n)
+        positions = positions.to(before).expand(self.batch, n)
+        self.positions = torch.cat((before, positions), 1)
+        return 0, positions
 
     def begin(
-        self, model: nn.Module, n: int, given: Shaped[Tensor, "*at"] | None, device: torch.device
+        self, model: nn.Module, n: int, positions: Shaped[Tensor, "*at"] | None, device: torch.device
     ) -> tuple[int | Int[Tensor, " b"], Int[Tensor, "b n"] | None]:
-        """`place` for a model and all its layers, which are bound where their names say so."""
+        """`place` for a model and all its layers, which are bound where they have the names of the cache."""
         layers = cached_layers(model)
         if not self.bindings.names and self.slots.keys() <= layers.keys():
             self.bind(model)
         if self.positions is not None:
-            # What a call that failed has left is not taken for what the model says.
+            # Positions that a failed call has left are dropped.
             self.positions = self.positions[:, : self.seen]
-        return self.place(self.seen, n, given, device)
+        return self.place(self.seen, n, positions, device)
 
     def _placed(self, seen: int) -> Tensor:
         """The positions of the columns that were seen, `(b, seen)`; those of padding are below 0."""
@@ -227,30 +225,17 @@ class KeyValueCache:
         padding = torch.zeros(self.batch, dtype=torch.long) if self.padding is None else self.padding
         return torch.arange(seen, device=padding.device) - padding[:, None]
 
-    def mask(self, slot: Slot, n: int, given: Mask | None, device: torch.device) -> Mask | None:
-        """Who of the last `n` positions may see which of the keys in a place, with what the call itself asks for."""
+    def mask(self, slot: Slot, n: int, mask: Mask | None, device: torch.device) -> Mask | None:
+        """Who of the last `n` positions may see which of the keys in a place, with the mask of the call itself."""
         if self.padding is None and (self.window is None or n == 1):
-            return given
-        live, dropped = slot.live, slot.dropped
-        key = (n, live, dropped, given, device)
+            return mask
+        key = (n, slot.live, slot.dropped, mask, device)
         # The layers of a model ask for the same mask, one after the other.
         if self._mask is None or self._mask[0] != key:
-            self._mask = (key, self._combine(n, live, dropped, given, device))
+            padding = None if self.padding is None else self.padding.to(device)
+            found = visible_keys(n, slot.live, slot.dropped, mask, window=self.window, keep=self.keep, padding=padding)
+            self._mask = (key, found)
         return self._mask[1]
-
-    def _combine(self, n: int, live: int, dropped: int, given: Mask | None, device: torch.device) -> Mask | None:
-        parts = [] if given is None or (n == 1 and isinstance(given, Window) and given.left is None) else [given]
-        if self.window is not None and n > 1:
-            reach = window(self.window - 1)
-            parts.append(reach if not self.keep else causal() & (first(self.keep) | reach))
-        if self.padding is not None:
-            start = (self.padding.to(device) - dropped).clamp(0, live).int()[:, None, None, None]
-            parts.append(Given(Runs(start, torch.full_like(start, live)), live))
-        mask = parts[0] if parts else None
-        for part in parts[1:]:
-            assert mask is not None
-            mask = mask & part
-        return mask
 
     def reorder(self, index: Int[Tensor, " n"]) -> None:
         """Put the sequences in another order, drop some or double some: item `i` becomes what item `index[i]` was.
@@ -298,5 +283,6 @@ class KeyValueCache:
         self._mask = None
 
 
-# Plain data: `torch.load` takes it as it takes tensors, without running code from the file.
+# At import, because `torch.load` meets a saved cache before anything else has run here: it asks by name, and only of
+# these two classes. They are plain data: it fills them with tensors and numbers, and no code from the file runs.
 torch.serialization.add_safe_globals([KeyValueCache, Slot])

@@ -1,4 +1,4 @@
-"""Modules whose buffers are computed from a few numbers: never saved, and always what those numbers say."""
+"""Modules whose buffers are computed from a few numbers: never saved, and always up to date."""
 
 from __future__ import annotations
 

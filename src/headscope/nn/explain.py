@@ -1,4 +1,4 @@
-"""`explain`: run a layer step by step, by the textbook, and say what every step makes."""
+"""`explain`: run a layer step by step, by the textbook, and show what every step makes."""
 
 from __future__ import annotations
 

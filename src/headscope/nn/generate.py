@@ -125,7 +125,7 @@ def stream(
 ) -> Iterator[list[int | None]]:
     """`generate`, one step at a time: the next token of each prompt, None for one that is complete.
 
-    Everything that is wrong with the arguments is said by the call, not by the first step.
+    Wrong arguments raise at the call, not at the first step.
 
     Example:
         >>> from headscope.nn.recipes import gpt2

@@ -36,7 +36,7 @@ class MultiheadAttention(Cached):
         bias: of the projections to q, k and v: all, none, or the letters of those that have one, such as "qv".
         out_bias: of the output projection; as `bias` unless given.
         rotary: turns queries and keys by their positions; several layers may share one.
-        qk_norm: makes the norm of queries, and that of keys, from the size of a head: `nn.RMSNorm`, say.
+        qk_norm: makes the norm of queries, and that of keys, from the size of a head: `nn.RMSNorm`.
         scale: multiplies the scores; `1/√d` unless given.
         softcap: bounds the scores, as in `hs.attend`.
         sinks: one learned logit per head in the denominator.
@@ -131,7 +131,7 @@ class MultiheadAttention(Cached):
     def check(
         self, x: Tensor, memory: Tensor | None, bias: Bias | None, cache: KeyValueCache | None, positions: Tensor | None
     ) -> Slot | None:
-        """Whatever is wrong with a call is said here, before any work; gives this layer's place in the cache."""
+        """Raise `ShapeError` for wrong arguments, before any work; returns this layer's place in the cache."""
         where = type(self).__name__
         if cache is None:
             slot, seen, remembered = None, 0, False

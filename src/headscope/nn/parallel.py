@@ -15,7 +15,7 @@ from headscope.nn.multihead import MultiheadAttention
 
 
 class SplitHeads(ParallelStyle):
-    """What belongs to the heads of a layer and is no linear map: sinks are cut, gradients of QK-norms are summed."""
+    """What belongs to the heads of a layer and is not a linear map: sinks are cut, gradients of QK-norms are summed."""
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         assert isinstance(module, MultiheadAttention)

@@ -44,7 +44,7 @@ class Projection(nn.Module):
         x `(b, q, input_dim)`, memory `(b, k, kv_dim)` → q `(b, h, q, d)`, k and v `(b, g, k, d)`.
 
     Raises:
-        ShapeError: x or memory is of another width, or is no batch of sequences.
+        ShapeError: x or memory is of another width, or does not have three axes.
 
     Example:
         >>> [p for p, _ in Projection(8, None, 4, 4, 2).named_parameters()]
@@ -133,12 +133,12 @@ class Projection(nn.Module):
         return q, k, v
 
     def queries(self, x: Float[Tensor, "b q _"]) -> Float[Tensor, "b h q d"]:
-        """q of x alone, where keys and values are at hand already."""
+        """q of x alone, where keys and values exist already."""
         made = self.rows(x, "q") if len(self.packing) == 1 else self.split("q", self.part("q")(x))
         return made[0]
 
     def rows(self, x: Float[Tensor, "b n _"], wanted: str) -> Sequence[Float[Tensor, "b _ n d"]]:
-        """Some letters of the packed map: from its rows for them, or from all it makes where it is no longer ours."""
+        """Some letters of the packed map: from its rows for them, or from its full output where it was wrapped."""
         linear = self.part("qkv")
         if not untouched(linear, nn.Linear):
             made = dict(zip("qkv", self.split("qkv", linear(x)), strict=True))

@@ -12,7 +12,7 @@ from headscope.nn.movable import Movable
 
 
 class Residual(Movable):
-    """A part whose output is added to its input; `PreNorm` and `PostNorm` say where the norm stands.
+    """A part whose output is added to its input, with a norm before the part (`PreNorm`) or after the sum (`PostNorm`).
 
     Args:
         part: attention or feed-forward.

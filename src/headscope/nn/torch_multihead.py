@@ -161,7 +161,7 @@ class TorchMultiheadAttention(nn.MultiheadAttention):
         need_weights: bool,
         sizes: Sizes,
     ) -> Masks:
-        """The masks of a call. `is_causal` says what attn_mask is: torch reads it alone where it needs no tensor."""
+        """The masks of a call. `is_causal` is a hint about attn_mask, and enough where torch needs no tensor."""
         if is_causal and attn_mask is None:
             raise MaskError(
                 f"{type(self).__name__}: is_causal=True without attn_mask; torch takes it as a hint about attn_mask, "
