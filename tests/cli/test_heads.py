@@ -64,7 +64,7 @@ def test_the_heads_of_a_recording(capsys, tmp_path, gpt2):
     import headscope as hs
     from headscope.cli.reading import recorded
 
-    recording = recorded("a b a b", None, gpt2)
+    recording = recorded("a b a b", None, gpt2)[0]
     path = recording.save(tmp_path / "x.headscope")
     assert run(["heads", str(path)]) == 0
     assert table(capsys.readouterr().out).keys() == {(row["layer"], row["head"]) for row in hs.load(path).heads()}

@@ -51,7 +51,7 @@ def refused(capsys, *arguments, match):
 def test_a_recording_is_what_python_would_have_recorded(models, here, capsys):
     assert run(["record", TEXT, "--model", models["bert"], "-o", "x.headscope"]) == 0
     assert str(here / "x.headscope") in capsys.readouterr().out.replace("\n", "")
-    kept, now = hs.load("x.headscope"), recorded(TEXT, None, models["bert"])
+    kept, now = hs.load("x.headscope"), recorded(TEXT, None, models["bert"])[0]
     assert kept.model == now.model
     assert kept.axes == now.axes
     for layer, head, one in kept:

@@ -85,7 +85,7 @@ def test_every_family(family, pair, folders, here, capsys):
 
 
 def test_the_tokens_of_encoder_and_decoder_stand_at_their_own_axes(folders):
-    recording = command.recorded("The animal was too tired", "the street", folders["t5"])
+    recording = command.recorded("The animal was too tired", "the street", folders["t5"])[0]
     axes = {layer.kind: (layer.queries[0].labels, layer.keys[0].labels) for layer in recording.layers}
     text, fed = ("The", "animal", "was", "too", "tired", "</s>"), ("<pad>", "the", "street")
     assert axes["cross"] == (fed, text)
@@ -94,7 +94,7 @@ def test_the_tokens_of_encoder_and_decoder_stand_at_their_own_axes(folders):
 
 def test_a_decoder_text_as_long_as_the_text(folders):
     """Equal lengths do not confuse the two."""
-    recording = command.recorded("the animal", "the street", folders["t5"])
+    recording = command.recorded("the animal", "the street", folders["t5"])[0]
     cross = next(layer for layer in recording.layers if layer.kind == "cross")
     assert cross.queries[0].labels == ("<pad>", "the", "street")
     assert cross.keys[0].labels == ("the", "animal", "</s>")

@@ -162,3 +162,38 @@ def test_what_cannot_be_drawn_is_refused():
         figure(x, heads=[])
     with pytest.raises(LookError, match=r"arcs over 58 tokens cannot be told apart, 40 can"):
         figure(recording(q=60, k=60), 0, 0, kind="arcs")
+
+
+def patches_of(thumbnail=None):
+    from headscope.hf import miniatures
+
+    shown = miniatures.picture(torch.rand(3, 20, 28)) if thumbnail else None
+    axis = Axis.patches(5, 7, before=["[CLS]"], thumbnail=shown)
+    return Head(torch.randn(36, 4), torch.randn(36, 4), queries=axis, keys=axis)
+
+
+@pytest.mark.parametrize("thumbnail", [True, False])
+def test_a_row_over_the_picture_has_lines_around_half_and_four_fifths(thumbnail):
+    head = patches_of(thumbnail)
+    made = figure(head, query=-1, width="column")
+    text = io.BytesIO()
+    made.savefig(text, format="svg")
+    found = text.getvalue().decode()
+    row = head.row(35)[1:].sort(descending=True).values
+    for share in (0.5, 0.8):
+        count = int((row.cumsum(0) < share * row.sum() - 1e-9).sum()) + 1
+        assert f'id="contour {share}: {count} of 35 patches"' in found
+    assert "row of (4, 6)" in found
+    images = made.axes[0].get_images()
+    assert len(images) == 1 + thumbnail
+    assert torch.allclose(torch.tensor(images[-1].get_array().data).float().flatten(), head.row(35)[1:], atol=1e-6)
+
+
+def test_rows_that_have_no_picture():
+    head = patches_of()
+    with pytest.raises(LookError, match="figure: query 36 does not exist; there are 36, from 0 to 35"):
+        figure(head, query=36)
+    with pytest.raises(LookError, match="a row is drawn over a picture, and the keys are tokens"):
+        figure(Head(torch.randn(3, 4), torch.randn(3, 4), queries=words(3)), query=1)
+    with pytest.raises(LookError, match="figure: a row is of one head; give its layer and head"):
+        figure(recording(), query=1)

@@ -46,6 +46,11 @@ def title_of(text: str) -> str:
     return words if len(words) > TITLE // 2 else shortened(start, TITLE)
 
 
+def titles_of(*texts: str) -> str:
+    """Two texts as one title, each cut to its share of it."""
+    return " / ".join(shortened(title_of(text), TITLE // len(texts)) for text in texts)
+
+
 def read(
     given: str,
     model: str | None = None,
@@ -68,7 +73,7 @@ def read(
             return Read(found, title_of(media[0].name), made)
         text, second = read_text(given, encoding), None if pair is None else read_text(pair, encoding)
         found, made = recorded(text, second, model, generate)
-        return Read(found, title_of(text), made)
+        return Read(found, title_of(text) if second is None else titles_of(text, second), made)
     for option, value in (
         ("--model", model),
         ("--pair", pair),

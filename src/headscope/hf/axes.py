@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 Span = tuple[int, int]
 
 # A token that is only the mark of a space: sentencepiece, byte-level BPE.
+# Tokens that stand for a piece of a picture, a film or a sound within a text: the text has it there, it is content.
+PLACEHOLDER = re.compile(r"<\|?(image|img|video|audio)(_pad|_soft_token|_context)?\|?>|\[IMG\]", re.IGNORECASE)
 SPACE_MARKS = ("▁", "Ġ")
 VISIBLE = str.maketrans(MARKS)
 SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -96,7 +99,10 @@ def marks_of(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     marks = {getattr(tokenizer, name, None) for name in named}
     content = {getattr(tokenizer, name, None) for name in ("unk_token_id", "mask_token_id")}
     added = getattr(tokenizer, "added_tokens_decoder", {})
-    return {i for i in marks if i is not None} | {i for i, token in added.items() if token.special and i not in content}
+    typed = {
+        i for i, token in added.items() if token.special and i not in content and not PLACEHOLDER.fullmatch(str(token))
+    }
+    return {i for i in marks if i is not None} | typed
 
 
 def readable(token: str, span: Span | None, text: str) -> str:

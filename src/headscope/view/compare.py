@@ -16,7 +16,7 @@ from headscope.files.replace_file import write
 from headscope.look.head import Head
 from headscope.recording.recording import Layer, Recording
 from headscope.view.bundle import asset, bundle
-from headscope.view.labels import sentence
+from headscope.view.labels import model_name, sentence
 from headscope.view.page import assemble
 from headscope.view.payload import payload
 from headscope.view.picture import BLOCK
@@ -96,7 +96,7 @@ def document(
                 "second": second,
                 "moved": moved_of(pair, item),
                 "texts": [text_of(side, item) for side in (pair.a, pair.b)],
-                "models": [sentence(side.model) for side in (pair.a, pair.b)],
+                "models": [sentence(model_name(side.model)) for side in (pair.a, pair.b)],
             }
             for item in range(min(layer.items for layer in pair.a.layers))
         ]

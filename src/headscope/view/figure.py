@@ -28,6 +28,7 @@ def figure(
     head: int | None = None,
     *,
     heads: Sequence[tuple[int, int]] | None = None,
+    query: int | None = None,
     kind: str = "map",
     width: float | str | None = None,
 ) -> Figure:
@@ -40,13 +41,14 @@ def figure(
         x: a recording, or one head.
         layer, head: which head of a recording; without them all heads, with a layer alone all heads of that layer.
         heads: several heads by layer and head, beside each other on one scale.
+        query: one row of the head as a grid over the picture that the keys are patches of.
         kind: "map", or for one head of a short text "arcs" over the text.
         width: inches, or "column" (3.3) or "page" (6.9) of a paper; as the content asks for unless given.
 
     Raises:
         MissingExtra: matplotlib is not installed.
-        LookError: a head that does not exist, or a head without its layer; arcs of many tokens or of many heads; an
-            unknown kind or width.
+        LookError: a head or query that does not exist, or a head without its layer; arcs of many tokens or of many
+            heads; a row of keys that are no patches; an unknown kind or width.
 
     Example:
         >>> import io, torch
@@ -73,7 +75,9 @@ def figure(
         raise LookError("figure: given one head and a layer to choose from; give the recording, or the head alone.")
     if isinstance(x, Head) or (layer is not None and head is not None):
         at, row = (0, 0) if layer is None or head is None else subject.place(layer, head)
-        return of_one(subject, at, row, kind, wide)
+        return of_one(subject, at, row, kind, wide, query)
+    if query is not None:
+        raise LookError("figure: a row is of one head; give its layer and head: hs.figure(x, 3, 1, query=5).")
     if kind == "arcs":
         raise LookError("figure: arcs are of one head; give its layer and head: hs.figure(x, 3, 1, kind='arcs').")
     if heads is not None:
@@ -88,15 +92,18 @@ def figure(
     return of_all(subject, list(places), wide)
 
 
-def of_one(subject: Subject, at: int, row: int, kind: str, width: float | None) -> Figure:
-    """One head as a map or as arcs, with its sentence, its text and the model."""
+def of_one(subject: Subject, at: int, row: int, kind: str, width: float | None, query: int | None = None) -> Figure:
+    """One head as a map or as arcs, or one row of it over a picture, with its sentence, its text and the model."""
     from headscope.view.arc_figure import of_arcs
     from headscope.view.headline import headlines
     from headscope.view.map_figure import of_head
     from headscope.view.paper import caption, said_of
+    from headscope.view.patch_figure import of_row
 
     one, title = subject.layers[at].head(row), said_of(subject, at, row)
-    if kind == "arcs":
+    if query is not None:
+        drawn = of_row(one, query, title, width)
+    elif kind == "arcs":
         said = headlines(subject)[subject.recording.numbers[at], subject.layers[at].head_numbers[row]]
         drawn = of_arcs(one, title, said.query, width)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headscope.look.axis import Axis
 from headscope.look.findings import NOUNS, Finding, quoted
@@ -54,7 +54,8 @@ def headlines(subject: Subject) -> dict[tuple[int, int], Headline]:
     if len(said) < sum(layer.heads for layer in subject.layers):
         for row in subject.measures:
             keys = axes[int(row["layer"])][1]
-            said.setdefault((int(row["layer"]), int(row["head"])), of_measures(row, NOUNS[keys.kind], keys.length))
+            found = of_measures(row, NOUNS[keys.kind], keys.length)
+            said.setdefault((int(row["layer"]), int(row["head"])), replace(found, text=named(found.text, keys)))
     return said
 
 
@@ -63,7 +64,7 @@ def of_finding(finding: Finding, queries: Axis, keys: Axis) -> Headline:
     numbers = finding.evidence
     query, key = (int(numbers[name]) if name in numbers else None for name in ("query", "key"))
     if finding.kind != "pair" or query is None or key is None:
-        return Headline(sentence(bare(finding)), finding.kind, query, key)
+        return Headline(named(sentence(bare(finding)), keys), finding.kind, query, key)
     weight, second = float(numbers["weight"]), float(numbers.get("next weight", 0.0))
     text = f"{quoted(queries, query)} looks at {quoted(keys, key)}: {weight:.2f}"
     if second > 0.0 and weight >= TIMES * second:
@@ -97,6 +98,11 @@ def of_measures(row: Row, noun: str, keys: int) -> Headline:
     count = round(math.exp(row["entropy"]))
     how = "spread evenly over" if count >= EVENLY * keys else "spread over about"
     return Headline(f"{how} {count} of {keys} {noun if keys == 1 else plural(noun)}", "spread")
+
+
+def named(text: str, keys: Axis) -> str:
+    """A sentence in the words of its keys: what is special of a sound is the silence that fills it up."""
+    return text.replace("the special frames", "the silence at the end") if keys.kind == "frames" else text
 
 
 def plural(noun: str) -> str:

@@ -10,6 +10,7 @@ __all__ = ["ELLIPSIS", "every", "model_name", "sentence", "shortened", "visible"
 # Folders within a model's path that say nothing: a revision in the cache of the Hub, and what every model has.
 NAMELESS = re.compile(r"[0-9a-f]{40}|snapshots?|models?|weights|checkpoint|hub|\.?", re.IGNORECASE)
 CACHED = re.compile(r"models--(.+)")
+IN_BRACKETS = re.compile(r"\w+ \((.*[/\\].*)\)")  # a recording says "BertModel (where it came from)"
 
 
 def model_name(name: str) -> str:
@@ -20,7 +21,11 @@ def model_name(name: str) -> str:
         'openai/whisper-tiny'
         >>> model_name("openai/whisper-tiny"), model_name("/data/runs/17/model"), model_name("C:\\\\models\\\\bert")
         ('openai/whisper-tiny', '17', 'bert')
+        >>> model_name("BertModel (/opt/models/minilm/model)"), model_name("GPT2LMHeadModel")
+        ('minilm', 'GPT2LMHeadModel')
     """
+    if named := IN_BRACKETS.fullmatch(name):
+        return model_name(named[1])
     parts = [part for part in re.split(r"[/\\]", name) if part]
     cached = next((found for part in parts if (found := CACHED.fullmatch(part))), None)
     if cached:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headscope.errors import LookError
 from headscope.look.axis import Axis
 from headscope.view.headline import headlines
-from headscope.view.labels import shortened, visible
+from headscope.view.labels import model_name, shortened, visible
 from headscope.view.subject import Subject
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def caption(figure: Figure, axis: Axis, model: str) -> None:
         visible(label).replace("␣", "") for label, special in zip(axis.labels, axis.special, strict=True) if not special
     ]
     text = shortened(" ".join(words), SENTENCE) if axis.kind == "tokens" else ""
-    said = " · ".join(part for part in (text, visible(model) if model else "") if part)
+    said = " · ".join(part for part in (text, visible(model_name(model)) if model else "") if part)
     if said:
         figure.supxlabel(said, x=0.012, ha="left", fontsize=7, color=FAINT, parse_math=False, family=family())
 

@@ -8,6 +8,7 @@ import sys
 from headscope.errors import LookError
 from headscope.look.head import Head
 from headscope.recording.recording import Recording
+from headscope.view.labels import model_name
 from headscope.view.subject import Subject
 
 FRAME_HEIGHT, LEAST_HEIGHT = 760, 200
@@ -50,7 +51,7 @@ def show(x: Recording | Head, *, layer: int | None = None, head: int | None = No
 
     from headscope.view.terminal import view
 
-    Console().print(view(subject, start, title=subject.recording.model))
+    Console().print(view(subject, start, title=model_name(subject.recording.model)))
 
 
 def in_notebook() -> bool:

@@ -13,6 +13,7 @@ import { choose, DEFAULTS, on, state, theme } from "./state.js";
 
 const { names: sideNames, numbers: layerNumbers, inputs } = page.compare;
 const TALLEST = 620;
+const NUMBERED = 40; // In longer texts a word stands more than once: pairs have their positions.
 const maps = [0, 1, 2].map((i) => new HeatMap(byId(`side-${i}`), byId(`side-${i}`).parentElement));
 let both = null;
 
@@ -30,6 +31,7 @@ function loadBoth() {
 /** Draw the three maps: the same part of each. */
 function drawBoth() {
   if (!both) return;
+  byId("maps").classList.toggle("long", parts()[0].columns.length > NUMBERED);
   parts().forEach((shown, i) => {
     const map = maps[i];
     map.frame.resize(shown.rows.length, shown.columns.length);
@@ -86,7 +88,8 @@ function describeScales(scale, difference) {
 /** A pair of tokens; where the two texts differ there, both. */
 function pairNames(axes, second, { query, key }) {
   const either = (one, other) => (one === other ? one : `${one} / ${other}`);
-  return [make("bdi", {}, either(axes.queries.labels[query], second.queries.labels[query])), " → ", make("bdi", {}, either(axes.keys.labels[key], second.keys.labels[key]))];
+  const place = (axis, at) => (axis.length > NUMBERED && axis.kind !== "positions" ? make("span", { class: "place" }, ` ${at}`) : "");
+  return [make("bdi", {}, either(axes.queries.labels[query], second.queries.labels[query])), place(axes.queries, query), " → ", make("bdi", {}, either(axes.keys.labels[key], second.keys.labels[key])), place(axes.keys, key)];
 }
 
 /** The pair under the cursor, in words. */
@@ -169,6 +172,12 @@ function chooseMostMoved() {
   Object.assign(DEFAULTS, { layer, head: moved[layer].indexOf(most) });
 }
 
+/** At the beginning the row of the largest difference, unless the address names another. */
+function chooseMostDifferent() {
+  const { difference, order } = both;
+  if (order.length && !/[#&]query=/.test(location.hash)) choose({ query: difference.rows[Math.floor(order[0] / difference.columns.length)] });
+}
+
 function startCompare() {
   chooseMostMoved();
   readAddress();
@@ -199,6 +208,7 @@ function startCompare() {
     loadBoth();
   });
   loadBoth();
+  chooseMostDifferent();
   let drawnAt = byId("maps").clientWidth;
   new ResizeObserver(() => {
     // The maps set their own height; only another width is a reason to draw again.

@@ -3,7 +3,7 @@
 import { arranged, everyHead, measureNames, measureOf } from "./arrange.js";
 import { colourAt, picture } from "./colour.js";
 import { axesOf, page } from "./data.js";
-import { byId, make, sharpen } from "./dom.js";
+import { byId, cssColour, make, sharpen } from "./dom.js";
 import { headName } from "./headline.js";
 import { pooled } from "./shown.js";
 import { ARROWS, choose, chosenHeads, on, state } from "./state.js";
@@ -32,7 +32,7 @@ function paintOne(layer, head) {
   if (squares) {
     const name = squareMeasure();
     const value = name ? measureOf(name, layer, head) : null;
-    context.fillStyle = value === null ? colourAt(0) : colourAt(value / topOfMeasure(name));
+    context.fillStyle = page.layers[layer].derived ? cssColour("--hatch") : value === null ? colourAt(0) : colourAt(value / topOfMeasure(name));
     context.fillRect(x, y, size, size);
     return;
   }
@@ -71,9 +71,9 @@ function layout() {
   grid.replaceChildren(...gridRows(size, gap, margin));
   const last = rows[rows.length - 1];
   const columns = Math.max(...rows.map((row) => row.cells.length));
-  context = sharpen(byId("grid-canvas"), margin + columns * (size + gap), last.top + size);
+  context = sharpen(byId("grid-canvas"), margin + columns * (size + gap), last.top + size + 4);
   grid.style.width = `${margin + columns * (size + gap)}px`;
-  grid.style.height = `${last.top + size}px`;
+  grid.style.height = `${last.top + Math.max(size, 14)}px`;
   for (const { layer, head } of cells.values()) paintOne(layer, head);
   markHeads();
   dim();
@@ -88,6 +88,7 @@ function gridRows(size, gap, margin) {
   const made = [];
   if (state.grid === "layer") made.push(numbersRow(size, gap, margin));
   rows.forEach((row, r) => {
+    if (row.derived) top += 4;
     row.top = top;
     const line = make("div", { class: "grid-row", role: "row" });
     if (row.label && (r % every === 0 || state.grid !== "layer")) line.append(laid(make("span", { class: "grid-number", role: "rowheader", title: row.title }, row.label), 0, top, margin, size));
@@ -98,8 +99,7 @@ function gridRows(size, gap, margin) {
       line.append(button);
     });
     if (row.derived) {
-      line.append(laid(make("span", { class: "grid-number", role: "rowheader", title: row.title }, row.derived), margin + size + 6, top, 130, size));
-      geometry.wide = margin + size + 136;
+      line.append(laid(make("span", { class: "grid-number", role: "rowheader", title: row.title }, row.derived), margin + size + 6, top - (size < 14 ? (14 - size) / 2 : 0), 130, Math.max(14, size)));
     }
     top += size + gap;
     made.push(line);

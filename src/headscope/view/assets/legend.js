@@ -8,8 +8,8 @@ import { state } from "./state.js";
 
 const ABOUT_SPECIALS = {
   shown: "",
-  hidden: "Special tokens are hidden. The weights are the model’s own, so rows add up to less than 1.",
-  renormalised: "Special tokens are hidden, and each row is divided by its sum over the keys that are shown. These are not the model’s own weights.",
+  hidden: "are hidden. The weights are the model’s own, so rows add up to less than 1.",
+  renormalised: "are hidden, and each row is divided by its sum over the keys that are shown. These are not the model’s own weights.",
 };
 const NAMES = { linear: "", sqrt: ", square root", log: ", logarithmic", order: ": order within the row, not size" };
 const VALUES = "Each weight is multiplied by the length of the value it carries, and each row divided by its sum.";
@@ -22,7 +22,14 @@ export function drawLegend(shown) {
   byId("legend-ticks").replaceChildren(...ticksOf(scale).map(([at, text]) => tick(at, text)));
   byId("legend-unseen").hidden = !shown.unseen;
   byId("legend-name").textContent = `${state.weigh === "values" ? "value-weighted" : "weight"}${NAMES[scale.kind]}`;
-  byId("legend-note").textContent = [clipText(scale), state.weigh === "values" ? VALUES : "", ABOUT_SPECIALS[state.special]].filter(Boolean).join(" ");
+  byId("legend-note").textContent = [clipText(scale), state.weigh === "values" ? VALUES : "", aboutSpecials()].filter(Boolean).join(" ");
+}
+
+/** What is left out, in the words of the switch that leaves it out. */
+function aboutSpecials() {
+  const said = ABOUT_SPECIALS[state.special];
+  const noun = byId("special-name").textContent;
+  return said && `${noun} ${noun.startsWith("Silence") ? said.replace("are", "is") : said}`;
 }
 
 function tick(at, text) {

@@ -35,13 +35,13 @@ function load() {
     loaded();
     return;
   }
-  byId("map-box").classList.add("busy");
+  document.body.classList.add("busy");
   drawHeadline(chosen);
   loadingWork.start([loading, finish()]);
 }
 
 function* finish() {
-  byId("map-box").classList.remove("busy");
+  document.body.classList.remove("busy");
   loaded();
 }
 

@@ -23,9 +23,10 @@ export class HeatMap {
     context.font = FONT;
     layMap(this, context, width, height);
     this.drawOn(context);
-    const { x, y } = this.frame.place;
+    const { x, y, width: wide, height: high } = this.frame.place;
     const { r, c } = this.frame.view;
-    Object.assign(this.canvas.dataset, { x, y, row: r, column: c, cellWidth: this.frame.cellWidth, cellHeight: this.frame.cellHeight });
+    const { rows, columns } = this.labelled;
+    Object.assign(this.canvas.dataset, { x, y, row: r, column: c, cellWidth: this.frame.cellWidth, cellHeight: this.frame.cellHeight, wide, high, rowLabels: rows.length, columnLabels: columns.length, labelGap: gapOf(rows, columns, this.frame), seam: firstFrom(scene.shown.columns, scene.axes.keys.second) });
   }
 
   /** Draw what `layMap` has placed. */
@@ -36,6 +37,12 @@ export class HeatMap {
     this.labelled = drawTicks(context, frame, scene);
     if (frame.zoomed) drawInset(context, this);
   }
+}
+
+/** The least distance of two neighbouring labels, in pixels: no label stands on another. */
+function gapOf(rows, columns, { cellHeight, cellWidth }) {
+  const least = (ticks, size) => ticks.reduce((gap, tick, i) => (i ? Math.min(gap, (tick - ticks[i - 1]) * size) : gap), Infinity);
+  return Math.min(least(rows, cellHeight), least(columns, cellWidth));
 }
 
 /** Room for the labels, and the map in what is left. */

@@ -6,6 +6,7 @@ import { place, state } from "./state.js";
 const LONG = 64; // Keys from which the square root is the scale unless another was chosen.
 const SHARE = 0.999; // Of the weights of a long text so many are below the top of the square root.
 const BINS = 4096;
+const COUNTED_WEIGHTS = 2 ** 18;
 
 /** The kind of scale that is used: the chosen one, or the one that suits the length. */
 export function scaleKind() {
@@ -22,19 +23,18 @@ export function scaleFor(values, keys, kind = scaleKind()) {
   let largest = 0;
   for (let i = 0; i < values.length; i++) if (values[i] > largest) largest = values[i];
   const scale = { kind, largest, floor: 0, top: topOf(largest, keys) };
-  if (kind === "sqrt" && keys > LONG) scale.top = Math.min(largest || 1, Math.max(quantile(values, largest), 1 / keys));
+  if (kind === "sqrt" && keys > LONG) scale.top = Math.min(largest || 1, Math.max(quantile(values, largest, keys), 1 / keys));
   if (kind === "log") Object.assign(scale, { floor: 1 / (10 * Math.max(10, keys)), top: 1 });
   if (kind === "order") Object.assign(scale, { top: 1 });
   return scale;
 }
 
 /** The weight below which `SHARE` of those lie that may be seen; in steps of a 4096th of the root of the largest. */
-function quantile(values, largest) {
+function quantile(values, largest, keys) {
   if (!(largest > 0)) return 0;
   const counts = new Uint32Array(BINS + 1);
   let all = 0;
-  // Every so many of very many: the share of a thousandth is the same.
-  const step = Math.max(1, Math.floor(values.length / 2 ** 17)) | 1;
+  const step = stepThrough(values.length, keys);
   for (let i = 0; i < values.length; i += step) {
     if (!(values[i] >= 0)) continue;
     counts[Math.floor(BINS * Math.sqrt(values[i] / largest))]++;
@@ -52,6 +52,14 @@ export function position(weight, scale) {
   if (scale.kind === "log") return Math.max(0, Math.min(1, 1 - Math.log10(weight) / Math.log10(scale.floor)));
   const share = scale.top > 0 ? Math.min(1, weight / scale.top) : 0;
   return scale.kind === "sqrt" ? Math.sqrt(share) : share;
+}
+
+/** Of very many weights every so many are counted: a step that meets each diagonal and each column as often as the others. */
+function stepThrough(count, keys) {
+  const shares = (a, b) => (b ? shares(b, a % b) : a);
+  let step = Math.max(1, Math.ceil(count / COUNTED_WEIGHTS));
+  while ([keys - 1, keys, keys + 1].some((other) => shares(step, other) > 1)) step++;
+  return step;
 }
 
 /** Every weight's place in the order of its row, cubed so that the top tenth stands out: 1 for the largest of a row. */
