@@ -12,6 +12,7 @@ import torch
 
 import headscope as hs
 from headscope.attention.paths import formula, triton
+from headscope.attention.paths.triton import launch_split
 from headscope.attention.request import Request
 from tests.attention.cases import everything, extras, learned, masks
 
@@ -92,6 +93,23 @@ def dropout(mask):
     assert torch.autograd.grad(grads[0].sum(), k)[0].isfinite().all()
 
 
+def decoding(mask, extra, sizes, parts):
+    """A few queries, split over the keys into so many parts: values and lse, which need no gradient."""
+    from headscope.attention.device import device_of
+
+    q, k, v = inputs(sizes, torch.float32)
+    asked = options(extra, mask, sizes, torch.float32)
+    request = Request(q, k, v, **asked)
+    launch_split.LEAST_KEYS = 1
+    request.device = device_of(q.device)._replace(processors=parts * k.shape[0] * k.shape[1] // 2 or 1)
+    with torch.no_grad():
+        found = triton.run(request)
+        expected = formula.run(Request(q.double(), k.double(), v.double(), **asked))
+    assert torch.equal(found[1].isneginf(), expected[1].isneginf())
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine.double(), theirs.double(), rtol=1e-4, atol=1e-5)
+
+
 def everywhere():
     """Every mask with every option, every dtype, and head sizes on both sides of a padded one."""
     names = masks(19, 23, 2, 4)
@@ -110,12 +128,17 @@ def everywhere():
         check("window", "alibi", sizes=SIZES | {"h": h, "g": g})
     for mask in ("none", "packed causal"):
         dropout(mask)
+    for q, k, parts in ((1, 97, 4), (3, 61, 2), (5, 23, 1)):
+        for extra in ("plain", "softcap", "sinks", "alibi", "relative"):
+            for mask in ("causal", "padding", "sinks and window", "dense per head", "nothing"):
+                decoding(mask, extra, SIZES | {"q": q, "k": k}, parts)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "sample":
         for mask, extra in SAMPLE:
             check(mask, extra, sizes=SIZES | {"b": 2 if "padded" in mask else 1, "h": 2, "g": 1})
+        decoding("sinks and window", "sinks", SIZES | {"b": 1, "q": 3, "k": 61}, 3)
     elif sys.argv[1] == "dropout":
         dropout("packed causal")
     else:

@@ -81,7 +81,7 @@ def on(device: Device) -> list[str]:
 def too_large(request: Request, device: Device) -> list[str]:
     """Why the blocks of these head sizes do not fit into the shared memory of a device."""
     dtype, d, e = request.q.dtype, request.q.shape[3], request.v.shape[3]
-    kernels = ("forward", "queries", "keys") if request.trains else ("forward",)
+    kernels = ("forward", "queries", "keys") if request.trains else ("forward", "split")
     needed = max(shared_memory(size_of(kernel, d, e, dtype, device), d, e, dtype) for kernel in kernels)
     if needed <= device.shared_memory:
         return []
@@ -99,9 +99,10 @@ class TritonAttention(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sinks: Tensor | None, options: Options
     ) -> tuple[Tensor, Tensor]:
         """Values and lse."""
-        from headscope.attention.paths.triton import launch
+        from headscope.attention.paths.triton import launch, launch_split
 
-        values, lse = launch.forward(q, k, v, bias, sinks, options)
+        decodes = not any(ctx.needs_input_grad) and launch_split.few_queries(q, k, options)
+        values, lse = (launch_split if decodes else launch).forward(q, k, v, bias, sinks, options)
         ctx.save_for_backward(q, k, v, bias, sinks, values, lse)
         ctx.options = options
         ctx.set_materialize_grads(False)
