@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from headscope.attention.device import described
-from headscope.attention.paths.triton.sizes import padded, size_of
+from headscope.attention.paths.triton.sizes import KERNELS, padded, size_of
 
 TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 LOOKS = {"RECEIVED": True, "MAPS": True, "TOP": True, "LEFT_OUT": True}
@@ -22,7 +22,7 @@ ALL_OPTIONS = {"BIAS": 1, "SOFTCAP": True, "SINKS": True, "DROPOUT": True, **LOO
 
 FLOATS = {
     "lse_ptr", "drawn_ptr", "slant_ptr", "bias_ptr", "sinks_ptr", "dline_ptr", "entropy_ptr", "square_ptr", "peak_ptr",
-    "listed_ptr",
+    "listed_ptr", "grad_lse_ptr", "part_ptr", "part_lse_ptr",
 }  # fmt: skip
 
 
@@ -42,7 +42,7 @@ class Report(NamedTuple):
 
 def kernels():
     """Every kernel, by the name of its row in the table of sizes."""
-    from headscope.attention.paths.triton import backward_kernels, forward_kernel
+    from headscope.attention.paths.triton import backward_kernels, forward_kernel, line_kernel, split_kernel
     from headscope.look.kernels import pass_kernel
 
     return {
@@ -50,6 +50,10 @@ def kernels():
         "queries": backward_kernels.queries_gradient,
         "keys": backward_kernels.keys_gradient,
         "look": pass_kernel.look,
+        "split": split_kernel.split,
+        "merge": split_kernel.merge,
+        "line": line_kernel.line_gradient,
+        "rows": backward_kernels.rows_product,
     }
 
 
@@ -60,10 +64,13 @@ def compiled(name, capability, d, dtype=torch.bfloat16, options=NO_OPTIONS, size
     from triton.compiler import ASTSource
 
     kernel = kernels()[name]
-    size = size or size_of(name, d, d, dtype, described(capability), options is ALL_OPTIONS)
+    size = size or size_of(
+        name if name in KERNELS else "queries", d, d, dtype, described(capability), options is ALL_OPTIONS
+    )
     constants = {
         "D": d, "E": d, "WIDTH_D": padded(d), "WIDTH_E": padded(d), "BLOCK_M": size.queries, "BLOCK_N": size.keys,
         "ALIGN": 16 // dtype.itemsize, "PRECISION": "tf32x3" if dtype == torch.float32 else "tf32", "SEARCH": 256,
+        "BLOCK": 32, "LSE": True,
         **options,
     }  # fmt: skip
     constants = {k: v for k, v in constants.items() if k in kernel.arg_names}
@@ -135,7 +142,7 @@ def row(report: Report) -> str:
 
 
 if __name__ == "__main__":
-    names = sys.argv[1].split(",") if len(sys.argv) > 1 else list(kernels())
+    names = sys.argv[1].split(",") if len(sys.argv) > 1 else ["forward", "queries", "keys", "look"]
     sizes = [int(n) for n in sys.argv[2].split(",")] if len(sys.argv) > 2 else [64, 128, 256]
     dtype = getattr(torch, sys.argv[3]) if len(sys.argv) > 3 else torch.bfloat16
     print(HEADER)

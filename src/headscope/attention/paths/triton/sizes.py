@@ -27,8 +27,8 @@ class Size(NamedTuple):
 FEW_OPTIONS = {
     "forward": {64: Size(128, 64, 8, 3), 128: Size(128, 64, 8, 3), 256: Size(64, 32, 8, 2)},
     "queries": {64: Size(64, 64, 8, 2), 128: Size(64, 64, 8, 2), 256: Size(32, 32, 8, 2)},
-    "keys": {64: Size(32, 64, 8, 2), 128: Size(32, 64, 8, 2), 256: Size(32, 32, 8, 2)},
-    "look": {64: Size(64, 64, 8, 2), 128: Size(64, 64, 8, 2), 256: Size(32, 32, 8, 2)},
+    "keys": {64: Size(64, 64, 8, 2), 128: Size(32, 64, 8, 2), 256: Size(32, 32, 8, 2)},
+    "look": {64: Size(64, 64, 8, 2), 128: Size(64, 64, 8, 2), 256: Size(32, 64, 8, 2)},
     "split": {64: Size(16, 64, 4, 3), 128: Size(16, 64, 4, 3), 256: Size(16, 32, 4, 2)},
 }
 # With any of these options: more numbers live at once, so blocks are smaller.
@@ -40,7 +40,7 @@ MANY_OPTIONS = {
     "split": {64: Size(16, 32, 4, 2), 128: Size(16, 32, 4, 2), 256: Size(16, 32, 4, 2)},
 }
 # Before compute capability 9.0, where these differ.
-AMPERE = {("forward", 128): Size(128, 32, 8, 3)}
+AMPERE = {("forward", 128): Size(128, 32, 8, 3), ("keys", 64): Size(32, 64, 8, 2)}
 # Triton's interpreter: small, so that small inputs have many blocks.
 INTERPRETED = Size(16, 16, 4, 1)
 
