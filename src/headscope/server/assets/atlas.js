@@ -80,9 +80,9 @@ function drawLegend(top, found) {
   const cell = z ? `${state.pool} of ${2 ** z} × ${2 ** z} weights` : "one weight";
   const kinds = { sqrt: "square root", linear: "linear", log: "logarithmic" };
   byId("legend-name").textContent = `${isDifference ? "difference, " : ""}a cell: ${cell} · ${isDifference ? "square root" : kinds[scale.kind]}`;
-  const ends = isDifference ? [[0, `−${weightText(top)}`], [0.5, "0"], [1, `+${weightText(top)}`]]
-    : scale.kind === "log" ? [0.0001, 0.01, 1].filter((weight) => weight >= scale.floor).map((weight) => [position(weight, scale), weightText(weight)])
-      : [[0, "0"], [position(top / 4, scale), weightText(top / 4)], [1, `≥ ${weightText(top)}`]];
+  const ends = isDifference ? [[0, `−${shortText(top)}`], [0.5, "0"], [1, `+${shortText(top)}`]]
+    : scale.kind === "log" ? [0.0001, 0.01, 1].filter((weight) => weight >= scale.floor).map((weight) => [position(weight, scale), shortText(weight)])
+      : [[0, "0"], [position(top / 4, scale), shortText(top / 4)], [1, `${top < 1 ? "≥ " : ""}${shortText(top)}`]];
   byId("legend-ticks").replaceChildren(...ends.map(([at, text]) => {
     const span = make("span", {}, text);
     span.style.left = `${100 * at}%`;
@@ -95,6 +95,11 @@ function drawLegend(top, found) {
   byId("exactness").dataset.kind = estimated ? "estimate" : found.some((one) => one.missing) ? "loading" : "exact";
   const { entropy = 0, received = 0 } = main.trackTops;
   byId("tracks-note").textContent = `Along the sides: entropy of each query, up to ${entropy.toFixed(2)} nats; received by each key, up to ${weightText(received)}.`;
+}
+
+/** A weight on the legend: no more digits than it needs. */
+function shortText(weight) {
+  return weight >= 0.001 ? String(Number(weight.toPrecision(2))) : weightText(weight);
 }
 
 let resting = 0;
@@ -169,8 +174,9 @@ async function watch() {
   for (const pane of panes) if (pane.info) pane.tracks.generation = pane.info.status.generation;
   drawProgress();
   const { phase } = main.info.status;
-  if (phase !== before || (phase === "filling" && Math.random() < 0.2)) places.ask(state.head).catch(() => {});
-  if (shown.some(({ info }) => !["exact", "failed"].includes(info.status.phase))) watching = setTimeout(watch, 1000);
+  const waits = places.status !== "exact" && phase !== "failed";
+  if (phase !== before || waits) places.ask(state.head).catch(() => {});
+  if (waits || shown.some(({ info }) => !["exact", "failed"].includes(info.status.phase))) watching = setTimeout(watch, 1000);
   drawSoon();
 }
 

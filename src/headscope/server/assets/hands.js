@@ -17,7 +17,6 @@ export function listenOnPlane(pane) {
   canvas.addEventListener("pointerdown", (event) => {
     if (event.button) return;
     land();
-    canvas.focus({ preventScroll: true });
     canvas.setPointerCapture(event.pointerId);
     fingers.set(event.pointerId, point(event));
     drag = { at: point(event), moved: fingers.size > 1, small: inSmallMap(viewport, ...point(event)) };

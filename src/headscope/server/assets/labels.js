@@ -47,7 +47,7 @@ export class Labels {
     const found = this.kept(this.outlines, name, OUTLINES, async () => {
       const { axes } = await infoOf(this.id);
       const to = Math.min(axes[axis].length, from + 2 * long);
-      const answer = await askJSON(`outline/${this.id}/${axis}?start=${from}&stop=${to}&limit=${Math.min(512, 4 * limit)}`);
+      const answer = await askJSON(`outline/${this.id}/${axis}?start=${from}&stop=${to}&limit=${Math.min(200, 4 * limit)}`);
       return answer.entries.map((entry) => ({ ...entry, text: shown(entry.text) }));
     });
     return (found ?? this.lastOutline?.[axis] ?? []).filter(({ position }) => position >= start && position < stop);

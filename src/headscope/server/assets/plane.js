@@ -165,6 +165,10 @@ export function cellUnder(store, viewport, { query, key }) {
 export function drawMarks(canvas, viewport) {
   const { width, height } = viewport;
   const context = sharpen(canvas, width, height);
+  context.save();
+  context.beginPath();
+  context.rect(viewport.xOf(0), viewport.yOf(0), viewport.keys / viewport.w, viewport.queries / viewport.w);
+  context.clip();
   context.fillStyle = cssColour("--accent");
   for (const [start, stop] of state.marks) {
     context.globalAlpha = 0.35;
@@ -175,6 +179,7 @@ export function drawMarks(canvas, viewport) {
   context.globalAlpha = 1;
   if (state.pin) cross(context, viewport, state.pin, cssColour("--accent"), 0.9);
   if (state.cursor) cross(context, viewport, state.cursor, cssColour("--ink"), 0.35);
+  context.restore();
 }
 
 function cross(context, viewport, { query, key }, colour, alpha) {

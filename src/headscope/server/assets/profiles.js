@@ -66,7 +66,7 @@ function drawBars(canvas, viewport, profile, along) {
     const from = at(profile.start + i * profile.step);
     const wide = Math.max(0.7, at(profile.start + (i + 1) * profile.step) - from);
     const share = Math.sqrt(profile.max[i] / top);
-    const tall = share * (room - 8);
+    const tall = share * (room - 18);
     context.fillStyle = colourAt(0.3 + 0.55 * share);
     if (along) context.fillRect(from, 0, wide, tall);
     else context.fillRect(0, from, tall, wide);

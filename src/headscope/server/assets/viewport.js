@@ -102,9 +102,9 @@ export class Viewport {
   }
 }
 
-/** A middle moved so that no more than needed is seen beyond the ends; in the middle where all fits. */
+/** A middle moved so that no more than needed is seen beyond the ends; beside the text where all fits. */
 function within(middle, half, count) {
-  return half * 2 >= count ? count / 2 : Math.min(Math.max(middle, half), count - half);
+  return half * 2 >= count ? half * 0.99 : Math.min(Math.max(middle, half), count - half);
 }
 
 let flight = 0;
