@@ -63,3 +63,22 @@ def chromium() -> str:
     if os.environ.get("HEADSCOPE_REQUIRE_BROWSER", "") not in ("", "0"):
         pytest.fail(f"HEADSCOPE_REQUIRE_BROWSER is set and there is {reason}")
     pytest.skip(reason)
+
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def browser(chromium):
+    """One running browser for all tests."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield running
+        running.close()

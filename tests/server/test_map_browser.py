@@ -104,9 +104,16 @@ def test_a_row_and_its_strongest_keys_in_words(browser):
         assert float(first.get_attribute("data-weight")) == pytest.approx(float(row[best]), rel=1e-3)
         assert there.page.locator("#row-title").inner_text().startswith(head.queries.labels[1000].strip())
         first.click()
-        assert f"pin=1000,{best}" in there.page.evaluate("async () => { await new Promise(r => setTimeout(r, 400)); return location.hash }")
+        assert f"pin=1000,{best}" in there.page.evaluate(
+            "async () => { await new Promise(r => setTimeout(r, 400)); return location.hash }"
+        )
         there.page.locator("#plane-0").press("Escape")
-        assert there.page.evaluate("async () => { await new Promise(r => setTimeout(r, 400)); return location.hash.includes('pin') }") is False
+        assert (
+            there.page.evaluate(
+                "async () => { await new Promise(r => setTimeout(r, 400)); return location.hash.includes('pin') }"
+            )
+            is False
+        )
 
 
 def test_search_leads_to_the_text_and_names_what_is_not_there(browser):
@@ -123,28 +130,16 @@ def test_search_leads_to_the_text_and_names_what_is_not_there(browser):
         assert there.page.locator("#matches button").nth(1).get_attribute("aria-current") == "true"
         there.page.fill("#seek", "<b>nowhere</b>")
         there.page.keyboard.press("Enter")
-        there.page.wait_for_function("() => document.querySelector('#matches-note').textContent.includes('is not in the keys')")
-
-
-def test_a_place_of_the_list_is_flown_to(browser):
-    n = 700
-    q, k = torch.zeros(n, 5), torch.zeros(n, 5)
-    q[650, 0], k[40, 0] = 30, 30
-    with opened(browser, hs.Head(q, k, mask=hs.causal())) as there:
-        there.page.wait_for_selector("#places .place")
-        there.page.locator("#places .place").first.click()
-        there.page.wait_for_timeout(700)
-        there.settle()
-        x, y = there.point(650, 40)
-        box = there.page.locator("#plane-0").bounding_box()
-        assert box["x"] < x < box["x"] + box["width"]
-        assert box["y"] < y < box["y"] + box["height"]
-        there.page.mouse.move(x, y)
-        assert there.exact()["max"] == pytest.approx(1, abs=1e-3)
+        there.page.wait_for_function(
+            "() => document.querySelector('#matches-note').textContent.includes('is not in the keys')"
+        )
 
 
 def test_two_heads_side_by_side_move_together_and_their_difference(browser):
-    one, other = text_head(), hs.Head(*(torch.randn(1301, 7, generator=torch.Generator().manual_seed(s)) for s in (5, 6)))
+    one, other = (
+        text_head(),
+        hs.Head(*(torch.randn(1301, 7, generator=torch.Generator().manual_seed(s)) for s in (5, 6))),
+    )
     with opened(browser, one, other) as there:
         there.page.locator("#other").select_option(index=2)
         there.page.wait_for_selector("#pane-1:not([hidden])")
@@ -158,8 +153,7 @@ def test_two_heads_side_by_side_move_together_and_their_difference(browser):
         there.page.wait_for_timeout(300)
         there.settle()
         seen = there.seen
-        query, key = 600, 300
-        there.page.mouse.move(*there.point(query, key))
+        there.page.mouse.move(*there.point(seen["top"] + 150 * seen["w"], seen["left"] + 100 * seen["w"]))
         there.page.wait_for_timeout(300)
         z, read = int(seen["z"]), there.read()
         means = [pooled(head.weights(), z, int(read["query"]), int(read["key"]))[0] for head in (one, other)]
@@ -213,9 +207,12 @@ def test_nothing_is_wider_than_the_screen(browser, width, height):
 
 def test_hostile_labels_are_text(browser):
     n = 300
-    labels = [["<img src=x onerror=alert(1)>", "</script>", "\x1b[31m", "‮evil", "a" * 5000][i % 5] for i in range(n)]
+    odd = ["<img src=x onerror=alert(1)>", "</script>", "\x1b[31m", "\u202eevil", "a" * 5000]
+    labels = [odd[i % 5] for i in range(n)]
     q = torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
-    with opened(browser, hs.Head(q, q, queries=hs.Axis.tokens(labels)), fragment="#q=20&k=20&w=0.05&pin=20,20") as there:
+    with opened(
+        browser, hs.Head(q, q, queries=hs.Axis.tokens(labels)), fragment="#q=20&k=20&w=0.05&pin=20,20"
+    ) as there:
         there.page.wait_for_selector("#row-top li")
         assert there.page.locator("img").count() == 0
         assert json.loads(json.dumps(there.complaints)) == []

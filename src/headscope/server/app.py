@@ -56,7 +56,8 @@ class Server:
     def routes(self) -> list[Route]:
         """All addresses."""
         api = {
-            "recordings": self.recordings, "head/{head}": self.head, "status/{head}": self.status,
+            "colours": self.colours, "recordings": self.recordings, "head/{head}": self.head,
+            "status/{head}": self.status,
             "tile/{head}/{z}/{x}/{y}": self.tile, "cell/{head}/{z}/{x}/{y}": self.cell, "row/{head}/{index}": self.row,
             "column/{head}/{index}": self.column, "track/{head}/{name}/{z}/{x}": self.track,
             "text/{head}/{axis}": self.text, "outline/{head}/{axis}": self.outline,
@@ -72,6 +73,10 @@ class Server:
         if found is None:
             raise refused("there is no such file.", 404)
         return tagged(request, found[0], found[1])
+
+    async def colours(self, request: Request) -> Response:
+        """The colours of weights, 256 of three bytes in base64, for light and for dark surroundings."""
+        return await self.json(request, lambda between: pages.colours())
 
     async def recordings(self, request: Request) -> Response:
         """The recordings and their heads."""

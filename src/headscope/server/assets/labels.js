@@ -1,8 +1,10 @@
 // The text along the axes of a head: labels of single positions, and where documents, paragraphs and sentences begin.
 
 import { infoOf } from "./data.js";
+import { shortLabel } from "./dom.js";
 import { askJSON } from "./wire.js";
 
+const LONGEST = 60; // letters
 const BLOCK = 1024;
 const BLOCKS = 200;
 const OUTLINES = 60;
@@ -70,8 +72,8 @@ export class Labels {
   }
 }
 
-/** A label as it can be drawn: a space before a word goes, other white space has a sign. */
+/** A label as it can be drawn: no longer than anyone reads, a space before a word goes, other white space has a sign. */
 function shown(label) {
-  const bare = label.replace(/^[ Ġ▁](?=.)/, "").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
+  const bare = shortLabel(label.slice(0, 2 * LONGEST), LONGEST).replace(/^[ Ġ▁](?=.)/, "").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
   return bare === " " || bare === "" ? "␣" : bare;
 }

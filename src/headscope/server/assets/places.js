@@ -1,6 +1,6 @@
 // Where to look: strong far pairs, stripes, columns, blocks and changes that the pass over the head has found.
 
-import { byId, make } from "./dom.js";
+import { byId, make, shortLabel } from "./dom.js";
 import { askJSON } from "./wire.js";
 
 const TITLES = {
@@ -37,7 +37,7 @@ export class Places {
     const all = this.list.filter((place) => place.kind === kind);
     const seen = this.open.has(kind) ? all : all.slice(0, FEW);
     const items = seen.map((place) => {
-      const button = make("button", { type: "button", class: "place", title: place.text }, make("bdi", {}, place.text));
+      const button = make("button", { type: "button", class: "place", title: place.text }, make("bdi", {}, shortLabel(place.text, 200)));
       button.addEventListener("click", () => this.go(place));
       return make("li", {}, button);
     });

@@ -1,7 +1,7 @@
 // The row and the column of the pair that is looked at: their weights beside the map, and their strongest places in words.
 
 import { colourAt } from "./colour.js";
-import { byId, cssColour, make, sharpen, weightText } from "./dom.js";
+import { byId, cssColour, make, sharpen, shortLabel, weightText } from "./dom.js";
 import { state } from "./state.js";
 import { askJSON } from "./wire.js";
 
@@ -105,7 +105,7 @@ function fill(id, entries, pick) {
     bar.style.width = `${(100 * weight) / top}%`;
     bar.style.background = colourAt(0.3 + 0.55 * Math.sqrt(weight / top));
     const button = make("button", { type: "button", class: "rank", "data-position": position, "data-weight": weight },
-      make("bdi", { class: "rank-label" }, label.trim() || "␣"), make("span", { class: "rank-place" }, String(position)), bar, make("span", { class: "rank-weight" }, weightText(weight)));
+      make("bdi", { class: "rank-label" }, shortLabel(label.slice(0, 120).trim() || "␣", 60)), make("span", { class: "rank-place" }, String(position)), bar, make("span", { class: "rank-weight" }, weightText(weight)));
     button.addEventListener("click", () => pick(position));
     return make("li", {}, button);
   });

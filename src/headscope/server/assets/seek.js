@@ -1,6 +1,6 @@
 // Search in the text of a head: matches as a list, one of them marked on both sides of the map.
 
-import { byId, make } from "./dom.js";
+import { byId, make, shortLabel } from "./dom.js";
 import { choose } from "./state.js";
 import { askJSON } from "./wire.js";
 
@@ -44,7 +44,7 @@ export function buildSearch(now, go) {
       matches = [];
     }
     list.replaceChildren(...matches.map((match, i) => {
-      const button = make("button", { type: "button", class: "place" }, make("bdi", {}, match.text), " ", make("span", { class: "hint" }, String(match.start)));
+      const button = make("button", { type: "button", class: "place" }, make("bdi", {}, shortLabel(match.text, 200)), " ", make("span", { class: "hint" }, String(match.start)));
       button.addEventListener("click", () => show(i));
       return make("li", {}, button);
     }));
