@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import itertools
+import json
 import logging
 import sys
 import tempfile
@@ -41,7 +42,8 @@ Whether the numbers of a tensor are known is asked in one place. They are not in
 later call:
 
 - a mask that is small for certain (at most 2^20 pairs of query and key, at every length of the program) is written
-  out from comparisons, and torch's own function runs it;
+  out from comparisons, and torch's own function runs it; so is one that exists as booleans already (`hs.dense`, the
+  masks of transformers while a graph is traced);
 - anything else is one operator in the graph, `headscope::tiled`, which cuts its tiles when it runs and has its own
   gradient;
 - a graph that must run without headscope (ONNX, `torch.jit.trace`), forward-mode and second derivatives under
@@ -471,6 +473,12 @@ def page(results: dict[tuple[str, str, str], str | None]) -> str:
     return "\n".join(parts) + "\n"
 
 
+def read_results(file: Path | None) -> dict[tuple[str, str, str], str | None]:
+    """Cells that were run before, as `--results` keeps them."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file is not None and file.exists() else []
+    return {(mask, option, mode): refusal for mask, option, mode, refusal in map(json.loads, lines)}
+
+
 def main() -> None:
     """Run all cells, or those of some modes, and write the page when all were run."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -479,17 +487,24 @@ def main() -> None:
     options.add_argument("--options", nargs="*", default=list(OPTIONS))
     options.add_argument("--keep-going", action="store_true", help="print what fails, and go on")
     options.add_argument("--traceback", action="store_true")
+    options.add_argument("--results", type=Path, help="a file of JSON lines: cells in it are not run again")
     asked = options.parse_args()
-    results: dict[tuple[str, str, str], str | None] = {}
+    results = read_results(asked.results)
     for mode, mask, option in itertools.product(asked.modes, asked.masks, asked.options):
+        if (mask, option, mode) in results:
+            continue
         try:
-            results[mask, option, mode] = cell(mask, option, mode)
+            refusal = results[mask, option, mode] = cell(mask, option, mode)
         except Exception as error:
             if not asked.keep_going:
                 raise
             if asked.traceback:
                 traceback.print_exception(error)
             sys.stderr.write(f"{mode} | {mask} | {option}: {type(error).__name__} {str(error)[:300]!r}" + "\n")
+        else:
+            if asked.results is not None:
+                with asked.results.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([mask, option, mode, refusal]) + "\n")
     if len(results) == len(MODES) * len(MASKS) * len(OPTIONS):
         PAGE.write_text(page(results), encoding="utf-8")
 

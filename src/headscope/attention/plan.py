@@ -75,8 +75,9 @@ def choose(request: Request, backend: str | None = None) -> tuple[ModuleType, st
 def without_numbers(request: Request) -> tuple[ModuleType, str]:
     """The path where numbers are not known: in a traced graph, under transforms, in tensors without storage.
 
-    How much a mask leaves cannot be asked there. A mask that is small for certain is written out from comparisons, any
-    other call runs on the operator of the tiles, and what that refuses on the formula.
+    How much a mask leaves cannot be asked there. A mask that is small for certain is written out from comparisons, one
+    that exists as a tensor is taken as it is, any other call runs on the operator of the tiles, and what that refuses
+    on the formula.
     """
     reasons = fused.refusals(request)
     if request.is_plain and not reasons:
@@ -85,6 +86,8 @@ def without_numbers(request: Request) -> tuple[ModuleType, str]:
     if not reasons:
         if request.mask is None or refused or small(request.q.shape[2] * request.k.shape[2]):
             return fused, "the mask is small enough to be written out"
+        if request.mask.is_written:
+            return fused, "the mask is written out already"
         return tiled, "the mask may be large, and its numbers are not known"
     return (formula, "; ".join(reasons + refused)) if refused else (tiled, "; ".join(reasons))
 

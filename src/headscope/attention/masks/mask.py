@@ -27,6 +27,8 @@ class Mask(ABC):
     """Who may attend to whom; made by `causal`, `window`, `padding`, `dense`, … and combined with `&` and `|`."""
 
     _cache: tuple[tuple[int, int, torch.device], Runs] | None = None
+    # Whether it exists as booleans for every query and key, or a part of it does.
+    is_written: bool = False
 
     @abstractmethod
     def _runs(self, q: int, k: int, device: torch.device) -> Runs:
@@ -97,8 +99,12 @@ class Combined(Mask):
                     f"&, |: expected a Mask, got {type(side).__name__}; wrap a boolean tensor in hs.dense(...)."
                 )
         self.a, self.b, self.both = a, b, both
+        self.is_written = a.is_written or b.is_written
 
     def _runs(self, q: int, k: int, device: torch.device) -> Runs:
+        if self.is_written and not known():
+            # Each part has as many columns as there might be runs, and their combinations would be the product.
+            return from_dense(self.to_dense(q, k, device))
         a, b = self.a.runs(q, k, device), self.b.runs(q, k, device)
         self._agree(a.start, b.start)
         return (intersect if self.both else unite)(a, b)
@@ -125,6 +131,8 @@ class Combined(Mask):
 
 class Dense(Mask):
     """A boolean mask; its runs are found once."""
+
+    is_written = True
 
     def __init__(self, allowed: Tensor) -> None:
         self.allowed = allowed
