@@ -118,3 +118,38 @@ def test_flexattention_agrees_where_it_runs():
         with torch.no_grad():
             found = hs.attend(q, k, v, backend="flex", **asked)
         torch.testing.assert_close(found, hs.attend(q, k, v, backend="formula", **asked), rtol=1e-4, atol=1e-5)
+
+
+class Lengths(torch.nn.Module):
+    """A layer of ours with a mask whose lengths are inputs."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.layer, self.mask = hs.nn.MultiheadAttention(16, 4), mask
+
+    def forward(self, x, lengths):
+        return self.layer(x, mask=self.mask(lengths))
+
+
+@pytest.mark.parametrize(
+    ("mask", "numbers", "others"),
+    [
+        (hs.padding, [4, 9], [9, 0]),
+        (lambda n: hs.padding(n, n), [4, 9], [9, 0]),
+        (lambda n: hs.causal() & hs.documents(n), [[4, 5], [2, 7]], [[9, 0], [1, 8]]),
+        (hs.prefix, [4, 9], [0, 1]),
+        (lambda n: hs.first(n) | hs.window(1), [4, 9], [0, 1]),
+    ],
+    ids=["padding", "padding of both", "documents", "prefix", "first"],
+)
+def test_lengths_are_inputs_of_one_graph(mask, numbers, others):
+    torch._dynamo.reset()
+    from torch._dynamo.testing import CompileCounter
+
+    counter, module, x = CompileCounter(), Lengths(mask), torch.randn(2, 9, 16)
+    compiled = torch.compile(module, backend=counter, fullgraph=True)
+    exported = torch.export.export(module, (x, torch.tensor(numbers))).module()
+    for lengths in (torch.tensor(numbers), torch.tensor(others)):
+        for program in (compiled, exported):
+            torch.testing.assert_close(program(x, lengths), module(x, lengths), atol=1e-6, rtol=1e-5)
+    assert counter.frame_count == 1
