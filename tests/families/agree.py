@@ -79,7 +79,20 @@ def built(kind: str, *, base: bool) -> tuple[list[Any], dict[str, Tensor]]:
             if p.is_floating_point():
                 p.add_(0.02 * torch.randn_like(p))
     pair[1].load_state_dict(pair[0].state_dict())
+    if kind in BOOLEANS:
+        pair[0].text_backbone.register_forward_pre_hook(with_numbers)
     return pair, inputs
+
+
+# Their text model gets a boolean mask of four axes, which "eager" adds to its scores as ones and zeros; "sdpa" and
+# "headscope" take it at its word.
+BOOLEANS = {"grounding-dino", "mm-grounding-dino"}
+
+
+def with_numbers(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs of a text model with its mask as numbers to add."""
+    ids, allowed, *others = args
+    return ids, torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min), *others
 
 
 def padded(inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:

@@ -186,7 +186,7 @@ INPUTS |= {
     ),
     "lilt": lambda c: text() | {"bbox": torch.randint(0, 90, (2, WORDS, 4)).sort(-1).values},
     "lxmert": lambda c: text() | {"visual_feats": torch.randn(2, 7, 16), "visual_pos": torch.rand(2, 7, 4)},
-    "oneformer": lambda c: {"pixel_values": torch.randn(2, 3, IMAGE, IMAGE), "task_inputs": torch.ones(2, 77)},
+    "oneformer": lambda c: {"pixel_values": torch.randn(2, 3, 2 * IMAGE, 2 * IMAGE), "task_inputs": torch.ones(2, 77)},
     "perceiver": lambda c: {"inputs": torch.randn(2, 13, WIDTH)},
     "seggpt": lambda c: {
         name: torch.rand(2, 3, IMAGE, IMAGE) for name in ("pixel_values", "prompt_pixel_values", "prompt_masks")
