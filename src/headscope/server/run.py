@@ -75,7 +75,8 @@ class Served:
         self._thread.join(GRACE)
         self._uvicorn.force_exit = True
         self._thread.join(GRACE)
-        self._listener.close()
+        if not self._thread.is_alive():
+            self._listener.close()
 
     def __enter__(self) -> Served:
         return self
