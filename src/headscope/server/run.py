@@ -51,6 +51,8 @@ class Served:
             timeout_keep_alive=30, timeout_graceful_shutdown=1, limit_concurrency=512,
         )  # fmt: skip
         self._uvicorn = uvicorn.Server(config)
+        # A thread that a join was interrupted for, by Ctrl-C, counts as ended (CPython 3.11); an event does not.
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="headscope-serve", daemon=True)
         self._thread.start()
 
@@ -61,22 +63,23 @@ class Served:
         return f'<iframe src="{html.escape(self.url)}" width="100%" height="720" style="border: 0"></iframe>'
 
     def _run(self) -> None:
-        self._uvicorn.run(sockets=[self._listener])
+        try:
+            self._uvicorn.run(sockets=[self._listener])
+        finally:
+            self._ended.set()
 
     def wait(self) -> None:
         """Wait until the server ends, or for Ctrl-C."""
-        while self._thread.is_alive():
-            self._thread.join(0.2)
+        while not self._ended.wait(0.2):
+            pass
 
     def close(self) -> None:
         """End the server: open requests are dropped, and a pass that runs goes on where it was next time."""
         self._server.close()
         self._uvicorn.should_exit = True
-        self._thread.join(GRACE)
-        self._uvicorn.force_exit = True
-        self._thread.join(GRACE)
-        if not self._thread.is_alive():
-            self._listener.close()
+        if not self._ended.wait(GRACE):
+            self._uvicorn.force_exit = True
+            self._ended.wait(GRACE)
 
     def __enter__(self) -> Served:
         return self
