@@ -100,6 +100,13 @@ class Blocks:
         self.limits = None if request.mask is None else Limits(request)
         self.step = max(BLOCK * torch.get_num_threads() // ROWS // width, 1) * width
         self.buffers = wide(self.q[:0, :0]).new_empty(2, self.step * ROWS)
+        self.pools = self.buffers.new_empty(2, 0)
+
+    def room(self, cells: int, rows: int) -> Tensor:
+        """Room for the pooled sums and maxima of a block of queries, `(2, cells, rows)`; the same for every block."""
+        if self.pools.shape[1] < cells * rows:
+            self.pools = self.buffers.new_empty(2, cells * rows)
+        return self.pools[:, : cells * rows].view(2, cells, rows)
 
     def range(self, rows: slice) -> tuple[int, int]:
         """The keys that any of some queries may see, in whole cells."""
@@ -120,7 +127,8 @@ class Blocks:
             scores = self.buffers[0, : (last - first) * asked.shape[1]].view(last - first, -1)
             torch.mm(wide(self.k[first:end]), asked, out=scores[: end - first])
             self.finish(scores[: end - first], rows, first, end)
-            scores[end - first :] = LOW
+            if last > end:
+                scores[end - first :] = LOW
             yield first, scores
 
     def any_seen(self, rows: slice, first: int, end: int) -> bool:
@@ -157,7 +165,8 @@ class Sums:
         self.request, self.width, self.left, self.spare = blocks.request, blocks.width, span[0], blocks.buffers[1]
         self.rows, like = rows.stop - rows.start, blocks.buffers
         cells = (span[1] - span[0]) // self.width
-        self.sums, self.largest = like.new_zeros(cells, self.rows), like.new_full((cells, self.rows), LOW)
+        self.sums, self.largest = blocks.room(cells, self.rows)
+        self.done = 0
         self.known = None if lse is None else lse.to(like)
         self.shift = like.new_zeros(self.rows) if lse is None else lse.to(like).nan_to_num(neginf=0.0) * LOG2_E
         self.shifted = lse is not None
@@ -168,6 +177,7 @@ class Sums:
     def take(self, first: int, scores: Tensor) -> None:
         """Add one block of scores."""
         cells = slice((first - self.left) // self.width, (first - self.left + len(scores)) // self.width)
+        self.leave_out(cells.start)
         parts = scores.view(-1, self.width, self.rows)
         peak = torch.amax(parts, 1, out=self.largest[cells]).amax(0)
         if self.known is None:
@@ -177,8 +187,16 @@ class Sums:
         exponentials = self.spare[: scores.numel()].view_as(scores) if self.moment is not None else scores
         torch.exp2(scores, out=exponentials)
         torch.sum(exponentials.view_as(parts), 1, out=self.sums[cells])
+        self.done = cells.stop
         if self.moment is not None:
             self.moment += scores.mul_(exponentials).sum(0)
+
+    def leave_out(self, stop: int) -> None:
+        """Fill in that nobody sees the cells up to one."""
+        if stop > self.done:
+            self.sums[self.done : stop] = 0.0
+            self.largest[self.done : stop] = LOW
+            self.done = stop
 
     def lift(self, peak: Tensor) -> None:
         """Shift the queries whose scores are out of reach of their shift; a first shift may also go down."""
@@ -190,13 +208,14 @@ class Sums:
             ratio = down.exp2()
             if self.moment is not None:
                 # Σ e (s - shift), with e and the shift of before.
-                self.moment = (self.moment + down * self.sums.sum(0)) * ratio
-            self.sums *= ratio
+                self.moment = (self.moment + down * self.sums[: self.done].sum(0)) * ratio
+            self.sums[: self.done] *= ratio
             self.shift, self.shifted = new, True
         self.begun |= seen
 
     def finish(self) -> tuple[Tensor, Tensor, Tensor]:
         """lse, entropy and peak of every query; from here on `factor` is known."""
+        self.leave_out(len(self.sums))
         if self.known is not None:
             return self.known, self.known.new_zeros(()), self.peak()
         sink = self.request.sinks
