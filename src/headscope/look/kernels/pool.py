@@ -81,6 +81,7 @@ def pool(
             left, right = blocks.range(rows)
             sums = Sums(blocks, rows, (left, right), None if lse is None else lse[rows], entropy)
             for key, scores in blocks.of(rows, left, right):
+                between()
                 sums.take(key, scores)
             totals[rows], spread[rows], peak[rows] = sums.finish()
             cells = slice(first // height, -(-rows.stop // height)), slice(left // width, right // width)
