@@ -21,8 +21,8 @@ class Ablated(NamedTuple):
 
     Attributes:
         gap: the largest difference between the two outputs, relative to the largest number in them; None where no
-            output projection was found, or ablation is refused.
-        note: why there is nothing to compare, or that the heads change no output.
+            output projection was found, the heads change no output, or ablation is refused.
+        note: why there is nothing to compare.
     """
 
     gap: float | None = None
@@ -52,7 +52,7 @@ def ablated(model: Any, inputs: dict[str, Any], layers: list[Layer]) -> Ablated:
     pairs = zip(mine, wanted, strict=True)
     gap = max((float((a - b).abs().max()) for a, b in pairs if a.numel()), default=0.0) / size
     changed = any(not torch.equal(a, b) for a, b in zip(before, wanted, strict=True))
-    return Ablated(gap, "" if changed else "the ablated heads change no output")
+    return Ablated(gap) if changed else Ablated(note="these heads change no output")
 
 
 def chosen(layers: list[Layer]) -> list[Layer]:

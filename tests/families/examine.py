@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 import headscope as hs
 from headscope.errors import NothingRecorded
 from tests.families import tiny
+from tests.families.ablated import Ablated, ablated
 from tests.families.agree import Agreement, agree
 from tests.families.attending import Computed, attends, not_captured
 
@@ -39,6 +40,7 @@ class Seen(NamedTuple):
         agreed: attn_implementation="headscope" against eager: outputs, gradients, generated tokens.
         kept: whether q and k of every layer were kept, not weights alone.
         missed: classes of modules that look like attention, ran, and were not captured.
+        ablated: heads taken out with `hs.ablate` against the same ones zeroed in the model's weights.
     """
 
     kind: str
@@ -53,6 +55,7 @@ class Seen(NamedTuple):
     missed: tuple[str, ...] = ()
     note: str = ""
     kept: bool = False
+    ablated: Ablated = Ablated()
 
 
 def examine(kind: str) -> Seen:
@@ -113,7 +116,9 @@ def recorded(kind: str, how: str, model: Any, inputs: dict[str, Any]) -> Seen:
     heads = sum(layer.heads for layer in layers)
     status = "in part" if missed else "recorded"
     kept = all(layer.source == "call" for layer in layers)
-    return Seen(kind, status, how, kinds_of(inputs), len(layers), heads, same, gap, compared(kind), missed, note, kept)
+    out = ablated(model, inputs, layers)
+    given = kinds_of(inputs)
+    return Seen(kind, status, how, given, len(layers), heads, same, gap, compared(kind), missed, note, kept, out)
 
 
 def compared(kind: str) -> Agreement:

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from tests.families.examine import ABLE, CLOSE, Seen
-from tests.families.reasons import reason_of
+from tests.families.reasons import ablation_reason, reason_of
 
 EXACT = 1e-5
 WORDS = {
@@ -30,8 +30,9 @@ architectures need beyond rules stands in [special_configs.py](../tests/families
 [special_inputs.py](../tests/families/special_inputs.py).
 
 Of {all} architectures, {able} can be built, support sdpa and have attention.
-**{recorded} of them ({share:.1%}) are recorded.** {pictures} were given pictures or films,
-{sound} sound and {text} text; {generate} generate text.
+**{recorded} of them ({share:.1%}) are recorded**, {part} of these beside modules whose attention is no softmax of
+queries and keys, which are listed as missed. Of {comparable} in which heads can be zeroed by hand, `hs.ablate` does the
+same in {alike}. {pictures} were given pictures or films, {sound} sound and {text} text; {generate} generate text.
 """
 
 COLUMNS = """
@@ -42,6 +43,9 @@ The model on sdpa:
 - **input**: what it was given; **calls**, **heads**: the attention calls and the heads seen in one forward pass.
 - **bits**: whether the outputs are the same bits with and without recording.
 - **weights**: the largest difference from the weights of the model on eager.
+- **ablate**: a head of the first, the middle and the last layer taken out with `hs.ablate`, against the same heads
+  zeroed by hand in the model's output projections: the largest relative difference of the outputs; – where there is no
+  linear map beside the attention to zero.
 
 The same model on `attn_implementation="headscope"` against eager, with its language head where it has one, on batches
 padded on the right and on the left:
@@ -49,8 +53,8 @@ padded on the right and on the left:
 - **outputs**, **gradients**: the largest relative difference of the outputs, and of the gradients of all parameters.
 - **20 tokens**: whether 20 greedily generated tokens are the same; – where the model does not generate.
 
-| architecture | input | calls | heads | bits | weights | outputs | gradients | 20 tokens | |
-|---|---|---:|---:|---|---:|---:|---:|---|---|"""
+| architecture | input | calls | heads | bits | weights | ablate | outputs | gradients | 20 tokens | |
+|---|---|---:|---:|---|---:|---:|---:|---:|---|---|"""
 
 
 def number(value: float | None) -> str:
@@ -62,29 +66,35 @@ def line(one: Seen) -> str:
     """One recorded architecture."""
     tokens = {True: "same", False: "differ", None: "–"}[one.agreed.tokens]
     missed = "; ".join(f"not {name}: {reason_of(name) or 'unknown'}" for name in one.missed)
-    notes = "; ".join(note for note in (missed, one.note, one.agreed.note) if note)
-    return (
-        f"| {one.kind} | {one.given} | {one.layers} | {one.heads} | {'same' if one.same else 'differ'} | "
-        f"{number(one.eager)} | {number(one.agreed.outputs)} | {number(one.agreed.gradients)} | {tokens} | {notes} |"
-    )
+    different = ablation_reason(one.kind) if (one.ablated.gap or 0.0) > CLOSE else ""
+    refused = one.ablated.note if one.ablated.note.startswith("ablate") else ""
+    notes = "; ".join(note for note in (missed, one.note, one.agreed.note, different, refused) if note)
+    same = "same" if one.same else "differ"
+    numbers = one.eager, one.ablated.gap, one.agreed.outputs, one.agreed.gradients
+    cells = (one.kind, one.given, one.layers, one.heads, same, *map(number, numbers), tokens, notes)
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def table(seen: list[Seen]) -> str:
     """The page of the guide."""
     by = {status: [one for one in seen if one.status == status] for status in WORDS}
-    recorded, able = by["recorded"], [one for one in seen if one.status in ABLE]
+    recorded, able = [*by["recorded"], *by["in part"]], [one for one in seen if one.status in ABLE]
+    comparable = [one.ablated.gap for one in recorded if one.ablated.gap is not None]
     page = INTRODUCTION.format(
         transformers=transformers.__version__,
         torch=torch.__version__.partition("+")[0],
         all=len(seen),
         able=len(able),
         recorded=len(recorded),
+        part=len(by["in part"]),
+        comparable=len(comparable),
+        alike=sum(gap <= CLOSE for gap in comparable),
         share=len(recorded) / max(len(able), 1),
         generate=sum(one.agreed.tokens is not None for one in recorded),
         **{word: sum(word in one.given for one in recorded) for word in ("text", "pictures", "sound")},
     )
     lines = [page, *(f"- {WORDS[status]}: {len(by[status])}" for status in WORDS if by[status])]
-    lines += [COLUMNS, *map(line, [*recorded, *by["in part"]]), *lists(by)]
+    lines += [COLUMNS, *map(line, recorded), *lists(by)]
     return "\n".join(lines) + "\n"
 
 
@@ -98,8 +108,8 @@ that are recorded keep q and k, the others their weights. {same} of {ran} models
 the block. On `attn_implementation="headscope"` {right} agree with eager and {refused} refuse it.
 `python -m tests.families without` writes this part.
 
-| architecture | input | calls | heads | bits | weights | outputs | gradients | 20 tokens | |
-|---|---|---:|---:|---|---:|---:|---:|---|---|"""
+| architecture | input | calls | heads | bits | weights | ablate | outputs | gradients | 20 tokens | |
+|---|---|---:|---:|---|---:|---:|---:|---:|---|---|"""
 
 
 def without(seen: list[Seen]) -> str:

@@ -35,3 +35,21 @@ REASONS = {
 def reason_of(name: str) -> str:
     """Why a class of modules is not recorded; "" where that is not known."""
     return next((text for known, text in REASONS.items() if name.startswith(known)), "")
+
+
+# Between the values of the heads and the output projection stands what mixes them, or something is added to them: there
+# a head that is zero is not the same as rows that are zero.
+MIXED = {
+    "bitnet": "a norm over all heads stands before the projection",
+    "diffllama": "two maps are subtracted and normalised before the projection",
+    "diffusion_gemma": "encoder and decoder share their projections",
+    "kosmos-2": "a norm over all heads stands before the projection",
+    "nystromformer": "each head is three softmaxes and a convolution of its values",
+    "pegasus_x": "the rows of the projection belong to the chunked attention, too",
+    "vits": "a second product adds values of positions to each head",
+}
+
+
+def ablation_reason(kind: str) -> str:
+    """Why zeroing a head and zeroing its rows of the projection differ; "" where that is not known."""
+    return f"ablate differs: {MIXED[kind]}" if kind in MIXED else "ablate differs"
