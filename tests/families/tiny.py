@@ -41,7 +41,8 @@ def without_sdpa(kind: str) -> bool:
         model = transformers.AutoModel._model_mapping[transformers.CONFIG_MAPPING[kind]]
     except (KeyError, ValueError, ImportError):
         return False
-    return not any(one._supports_sdpa for one in (model if isinstance(model, tuple) else (model,)))
+    # A class that stands in for one whose library is missing has no attributes at all.
+    return not any(getattr(one, "_supports_sdpa", True) for one in (model if isinstance(model, tuple) else (model,)))
 
 
 def arguments(model: Any) -> set[str]:
