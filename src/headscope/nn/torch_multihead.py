@@ -96,21 +96,18 @@ class TorchMultiheadAttention(nn.MultiheadAttention):
 
     def _check(self, query: Tensor, key: Tensor, value: Tensor) -> None:
         """Raise `ShapeError` unless the inputs fit to each other and to this layer."""
-        where, shapes = type(self).__name__, f"query {shape(query)}, key {shape(key)}, value {shape(value)}"
-        if query.ndim not in (2, 3) or not query.ndim == key.ndim == value.ndim:
-            raise ShapeError(f"{where}: {shapes}; give all three with three axes, or with two where there is no batch.")
-        widths = (query.shape[-1], key.shape[-1], value.shape[-1])
-        if widths != (self.embed_dim, self.kdim, self.vdim):
-            raise ShapeError(
-                f"{where}: {shapes}; the widths of this layer are embed_dim={self.embed_dim}, kdim={self.kdim}, "
-                f"vdim={self.vdim}."
-            )
         batch = 0 if self.batch_first else 1
-        if key.shape[:-1] != value.shape[:-1] or (query.ndim == 3 and query.shape[batch] != key.shape[batch]):
-            raise ShapeError(
-                f"{where}: {shapes}, batch_first={self.batch_first}; give one value for each key, and all with the "
-                "same batch."
-            )
+        if query.ndim not in (2, 3) or not query.ndim == key.ndim == value.ndim:
+            advice = "give all three with three axes, or with two where there is no batch."
+        elif (query.shape[-1], key.shape[-1], value.shape[-1]) != (self.embed_dim, self.kdim, self.vdim):
+            advice = f"the widths of this layer are embed_dim={self.embed_dim}, kdim={self.kdim}, vdim={self.vdim}."
+        elif key.shape[:-1] != value.shape[:-1] or (query.ndim == 3 and query.shape[batch] != key.shape[batch]):
+            advice = f"batch_first={self.batch_first}; give one value for each key, and all with the same batch."
+        else:
+            return
+        raise ShapeError(
+            f"{type(self).__name__}: query {shape(query)}, key {shape(key)}, value {shape(value)}; {advice}"
+        )
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor, batch_first: bool) -> tuple[Tensor, Tensor, Tensor]:
         """q `(b, h, q, d)`, k and v `(b, h, k, d)`: as few products as there are different inputs."""
@@ -118,7 +115,7 @@ class TorchMultiheadAttention(nn.MultiheadAttention):
         width = self.embed_dim
 
         def heads(x: Tensor, weight: Tensor, first: int, letters: int) -> list[Tensor]:
-            rows = None if bias is None else bias[first * width : (first + letters) * width]
+            rows = bias if bias is None or letters == 3 else bias[first * width : (first + letters) * width]
             made = F.linear(x, weight, rows)
             # The letters are taken apart before the axes change places: their gradients come together in one copy.
             parts = made.view(*made.shape[:2], letters, self.num_heads, self.head_dim).unbind(2)
