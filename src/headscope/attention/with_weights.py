@@ -99,7 +99,9 @@ def in_pieces(request: Request, average: bool) -> tuple[Tensor, Tensor]:
     weights = q.new_zeros(b, 1 if average else h, queries, keys, dtype=wide)
     step = max(1, PIECE * torch.get_num_threads() // (queries * keys))
     for item in range(b):
-        k_all, v_all = (x[item].to(wide).repeat_interleave(h // groups, 0) for x in (k, v))
+        k_all, v_all = (x[item].to(wide) for x in (k, v))
+        if groups != h:
+            k_all, v_all = (x.repeat_interleave(h // groups, 0) for x in (k_all, v_all))
         for first in range(0, h, step):
             heads = slice(first, first + step)
             scores = (q[item, heads].to(wide) * request.scale) @ k_all[heads].transpose(-2, -1)
