@@ -5,6 +5,7 @@ block right below such a block is its output; `...` in it stands for anything.
 """
 
 import doctest
+import json
 import re
 import subprocess
 import sys
@@ -45,7 +46,13 @@ def check(page: Path, folder: Path) -> None:
         assert shown is None or doctest.OutputChecker().check_output(shown, found, doctest.ELLIPSIS), found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+# Pages that train something, or go through much; `pytest -m slow tests/test_docs.py` runs them, and the site's build.
+LONG = {"2-many-heads", "3-three-places", "5-real-heads", "6-heads-form", "finetune", "training", "attention"}
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in LONG)) for page in PAGES]
+)
 def test_a_page_runs_and_prints_what_it_shows(page, tmp_path):
     check(page, tmp_path)
 
@@ -66,3 +73,34 @@ def test_a_page_that_is_wrong_is_found(tmp_path, text, message):
     page.write_text(text, encoding="utf-8")
     with pytest.raises(AssertionError, match=message):
         check(page, tmp_path)
+
+
+def test_the_reference_lists_every_public_name():
+    import runpy
+
+    written = runpy.run_path(str(DOCS / "write_reference.py"))["text"]()
+    assert (DOCS / "reference.md").read_text(encoding="utf-8") == written, "run: python docs/write_reference.py"
+
+
+def test_long_pages_are_pages():
+    assert {page.stem for page in PAGES} >= LONG
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_site_builds_and_its_search_finds_what_users_look_for(tmp_path):
+    """Strict: a broken link or a name without documentation ends the build."""
+    pytest.importorskip("mkdocs", reason="the site is built with the extra [docs]")
+    root = DOCS.parent
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=880, check=False)
+    assert done.returncode == 0, done.stderr[-5000:]
+    entries = json.loads((tmp_path / "site/search/search_index.json").read_text(encoding="utf-8"))["docs"]
+    for word, page in (
+        ("mask", "lesson/4-masks-and-positions.html"), ("NaN", "howto/errors.html"),
+        ("output_attentions", "howto/coming-from.html"), ("out of memory", "howto/errors.html"),
+    ):  # fmt: skip
+        found = [one["location"] for one in entries if word.lower() in (one["title"] + one["text"]).lower()]
+        assert any(location.startswith(page) for location in found), (word, found)
+    assert (tmp_path / "site/lesson/it.png").stat().st_size > 10_000
+    assert "<math" in (tmp_path / "site/lesson/1-self-attention.html").read_text(encoding="utf-8")
