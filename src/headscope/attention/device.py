@@ -48,7 +48,9 @@ def described(capability: tuple[int, int], processors: int = 132, triton: str | 
 
 
 def device_of(device: torch.device) -> Device:
-    """What a device of torch can do; asked once for each."""
+    """What a device of torch can do; asked once for each, and only its type while torch.compile traces."""
+    if torch.compiler.is_compiling():
+        return Device(device.type)
     return _asked(device.type, device.index, os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"))
 
 

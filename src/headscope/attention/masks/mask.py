@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from headscope.attention.device import capturing
 from headscope.attention.known import in_mode, known
 from headscope.attention.masks.block_mask import block_mask
 from headscope.attention.masks.runs import Runs, from_dense, intersect, unite
@@ -50,7 +51,7 @@ class Mask(ABC):
         if q < 0 or k < 0:
             raise MaskError(f"runs: {q} queries and {k} keys; give sizes of at least 0.")
         device = torch.device(device or "cpu")
-        if not known():
+        if not known() or capturing(device):
             return self._runs(q, k, device)
         # The layers of a model ask the same mask for the same runs, one after the other. Read once: another thread may
         # ask for other sizes in between.

@@ -15,6 +15,9 @@ from torch.nn.functional import pad
 
 from headscope.attention.known import known
 
+# As many columns of runs stay as they are on a GPU.
+FEW_COLUMNS = 4
+
 
 class Runs(NamedTuple):
     """For every query the half-open intervals of keys it may see, ascending and disjoint.
@@ -57,7 +60,10 @@ def trim(start: Tensor, stop: Tensor) -> Runs:
     last = torch.iinfo(torch.int32).max
     start, order = start.int().masked_fill(empty, last).sort(dim=-1)
     stop = stop.int().gather(-1, order)
-    needed = max(int((~empty).sum(-1).max()), 1) if known(empty) and empty.numel() else start.shape[-1]
+    needed = start.shape[-1]
+    # Columns that may be empty cost a GPU less than Python waiting for their number.
+    if known(empty) and empty.numel() and not (empty.is_cuda and needed <= FEW_COLUMNS):
+        needed = max(int((~empty).sum(-1).max()), 1)
     gone = start == last
     return Runs(
         start.masked_fill(gone, 0)[..., :needed].contiguous(), stop.masked_fill(gone, 0)[..., :needed].contiguous()
