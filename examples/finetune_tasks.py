@@ -40,11 +40,11 @@ Row = dict[str, Any]
 WORDS: dict[str, dict[str, Any]] = {
     "classify": {"model": "new:encoder,layers=2,width=64,vocabulary=2000", "epochs": 6, "learning_rate": 2e-3},
     "tag": {"model": "new:encoder,layers=2,width=64,vocabulary=1000", "epochs": 3, "learning_rate": 2e-3},
-    "answer": {"epochs": 3, "learning_rate": 2e-4, "batch_size": 16, "max_length": 192},
+    "answer": {"epochs": 2, "learning_rate": 3e-4, "batch_size": 16, "max_length": 128},
     "write": {
         "model": "new:decoder,layers=2,width=128,vocabulary=2000",
-        "epochs": 6,
-        "learning_rate": 3e-3,
+        "epochs": 4,
+        "learning_rate": 4e-3,
         "batch_size": 16,
         "max_length": 128,
         "schedule": "cosine",
@@ -66,7 +66,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "beams": 2,
     },
 }
-ROWS = {"classify": 5000, "tag": 3000, "answer": 2400, "write": 4000, "summarise": 5000, "translate": 16000}
+ROWS = {"classify": 5000, "tag": 3000, "answer": 2400, "write": 4000, "summarise": 5000, "translate": 24000}
 TESTED = 400
 
 
@@ -165,7 +165,7 @@ def answer(count: int, unseen: bool) -> Iterator[Row]:
 def questions() -> Iterator[Row]:
     """What an argument is unless it is given, what a function returns, what it raises, and when."""
     for name, signature, text, arguments in functions():
-        context = f"{signature}\n{' '.join(text.split())}"[:500]
+        context = f"{signature}\n{' '.join(text.split())}"[:320]
         for argument, default in zip(arguments.args[-len(arguments.defaults) :], arguments.defaults, strict=False):
             before, given = f"{argument.arg}=", ast.unparse(default)
             start = context.find(before + given)

@@ -4,7 +4,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
-    from headscope import hf, look, nn
+    from headscope import hf, look, nn, train
     from headscope.attention.api import attend, attend_lse, plan
     from headscope.attention.bias import alibi, dense_bias, relative
     from headscope.attention.masks.convert import from_additive, from_block_mask, from_torch_mha_mask
@@ -65,6 +65,7 @@ __all__ = [
     "scaled_dot_product",
     "serve",
     "show",
+    "train",
     "window",
 ]
 
@@ -106,6 +107,7 @@ _HOMES = {
     "scaled_dot_product": "headscope.attention.paths.formula",
     "serve": "headscope.server.run",
     "show": "headscope.view.show",
+    "train": "headscope.train",
     "window": "headscope.attention.masks.window",
 }
 

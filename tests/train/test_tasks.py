@@ -15,6 +15,8 @@ NOUNS = ["animal", "street", "head", "token", "attention"]
 SMALL = "width=16,layers=1,heads=2,vocabulary=280"
 MODELS = {"answer": "bert", "write": "gpt2", "summarise": "t5", "translate": "t5"}
 NEW = {"answer": "encoder", "write": "decoder", "summarise": "encoder-decoder", "translate": "encoder-decoder"}
+# What runs by default.
+SAMPLE = {("answer", "tiny"), ("translate", "new")}
 CLASSES = {
     "answer": "AutoModelForQuestionAnswering",
     "write": "AutoModelForCausalLM",
@@ -47,8 +49,14 @@ def tiny_models(tmp_path_factory):
     return {family: str(tiny.save(family, folder / family)) for family in ("bert", "gpt2", "t5")}
 
 
-@pytest.mark.parametrize("task", MODELS)
-@pytest.mark.parametrize("kind", [pytest.param("tiny", marks=pytest.mark.slow), "new"])
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [
+        pytest.param(task, kind, marks=() if (task, kind) in SAMPLE else pytest.mark.slow)
+        for task in MODELS
+        for kind in ("tiny", "new")
+    ],
+)
 def test_every_task(task, kind, tiny_models, tmp_path):
     import transformers
 

@@ -73,6 +73,7 @@ def test_stopped_by_ctrl_c_and_resumed_it_is_as_if_nothing_had_been(task, tmp_pa
         assert same(weights(tmp_path / f"at{at}"), weights(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_parts_of_a_step_give_the_weights_of_the_step(tmp_path):
     words = {"dropout": 0.0, "max_length": 8}
     one = trained(tmp_path, "write", "one", **words)
@@ -84,6 +85,7 @@ def test_parts_of_a_step_give_the_weights_of_the_step(tmp_path):
         trained(tmp_path, "write", "three", accumulate=3)
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_weights_of_float32(tmp_path):
     found = trained(tmp_path, "write", "out", bf16=True, max_length=8, schedule="cosine", warmup=0.2)
     assert found.scores["perplexity"] < 400

@@ -17,11 +17,14 @@ from headscope.look.totals import Totals
 from headscope.recording.head_table import totals_of
 from headscope.recording.recording import Recording
 from headscope.recording.session import record
+from headscope.train import log
 from headscope.train.data import Examples
 from headscope.train.prepare import Prepared
+from headscope.train.report_drawings import alignments_html, curves_html
 from headscope.train.report_examples import examples_html
 from headscope.train.report_figures import figures_html
 from headscope.train.report_heads import heads_html
+from headscope.train.run_folder import HEADS
 from headscope.train.settings import Settings
 from headscope.train.tasks.task import Probe
 from headscope.view.compare import Pair, document, moved_of
@@ -54,15 +57,22 @@ def write_report(path: Path, title: str, outcome: Outcome, settings: Settings) -
     """Write the report and give the table of how every head changed."""
     shown, measured = probes(outcome.held, SHOWN), probes(outcome.held, MEASURED)
     table = changes(outcome, measured)
-    pairs = [both(outcome, probe)._replace(name=f"{probe.name}: {shortened(probe.text, 60)}") for probe in shown]
+    pairs = [both(outcome, probe)._replace(name=named(probe)) for probe in shown]
     parts = (
         figures_html(outcome.held, outcome.scores, outcome.history),
         examples_html(outcome.held, outcome.predictions, outcome.before.tools(settings)),
+        alignments_html(pairs),
+        curves_html(log.read(settings.output / HEADS / log.LINES)[0], outcome.held.task.over_steps),
         heads_html(table, pairs[0].a.numbers, len(measured)),
     )
     above = f'<section class="report" aria-label="Report">{"".join(parts)}</section>'
     write("report", path, document(pairs, title=title, above=above).encode())
     return table
+
+
+def named(probe: Probe) -> str:
+    """What a probe is called in the report."""
+    return f"{probe.name}: {shortened(probe.text, 60)}" if probe.name else shortened(probe.text, 60)
 
 
 def probes(held: Examples, count: int) -> list[Probe]:

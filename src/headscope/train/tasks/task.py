@@ -96,6 +96,8 @@ class Task(ABC):
     peft_type: ClassVar[str]
     # How transformers computes attention, where the model can.
     attention: ClassVar[str] = "sdpa"
+    # The measures of heads that the report draws over the steps.
+    over_steps: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def example(self, row: Row, place: Place) -> Any | None:

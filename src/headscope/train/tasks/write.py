@@ -56,6 +56,7 @@ class Write(Task):
     shown_baselines = ("unigram_perplexity", "bigram_perplexity", "bigram_bits_per_byte")
     peft_type = "CAUSAL_LM"
     attention = "headscope"
+    over_steps = ("previous", "induction")
 
     def example(self, row: Row, place: Place) -> Text | None:
         """A row with a text."""
