@@ -25,6 +25,7 @@ def tools(kind="decoder", attention="headscope", longest=13):
     torch.manual_seed(0)
     kinds = {"decoder": "AutoModelForCausalLM", "encoder": "AutoModelForQuestionAnswering"}
     config = wanted.config(tokenizer)
+    task_named({"decoder": "write", "encoder": "answer"}[kind]).configure(config, [])
     model = getattr(transformers, kinds[kind]).from_config(config, attn_implementation=attention).eval()
     return Tools("x", model, tokenizer, longest)
 

@@ -214,7 +214,7 @@ def finish(
     predictions = held.task.predict(held.rows, tools)
     baseline = held.task.baseline(train.rows, held.rows, tools)
     scores = evaluated | held.task.scores(predictions, held.rows) | baseline
-    for name, value in prepared.dropout.items():
+    for name, value in prepared.overridden.items():
         setattr(prepared.model.config, name, value)
     prepared.model.save_pretrained(settings.output)
     prepared.tokenizer.save_pretrained(settings.output)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # What a tokenizer without a limit and a model without positions read at most.
 LONGEST = 2**20
+CACHE = "use_cache"
 
 
 @dataclass
@@ -31,13 +32,13 @@ class Prepared:
     Attributes:
         name: of the model, for titles and messages.
         adapter: that of peft, where one is trained inside the model.
-        dropout: what the config had for dropout, to be put back when the model is saved.
+        overridden: what the config had of what a training changes, to be put back when the model is saved.
     """
 
     name: str
     model: PreTrainedModel
     tokenizer: Any
-    dropout: dict[str, float]
+    overridden: dict[str, Any]
     adapter: Any = None
 
     def merge(self) -> None:
@@ -119,14 +120,15 @@ def prepare_new(task: Task, train: Sequence[Any], settings: Settings, tokenizer:
 
 def configured(
     config: PretrainedConfig, task: Task, train: Sequence[Any], tokenizer: Any, settings: Settings
-) -> dict[str, float]:
-    """Write into a config what the task and the settings say; gives what it had for dropout."""
+) -> dict[str, Any]:
+    """Write into a config what the task and the settings say; gives what it had of that."""
+    before = overridden(config)
     task.configure(config, train)
     pad(config, tokenizer)
     tokenizer.padding_side = tokenizer.truncation_side = "right"
-    before = dropouts(config)
     for name in before:
-        setattr(config, name, settings.dropout)
+        if name != CACHE:
+            setattr(config, name, settings.dropout)
     return before
 
 
@@ -155,9 +157,11 @@ def made(make: Callable[[str], Any], task: Task, settings: Settings, name: str) 
         ) from error
 
 
-def dropouts(config: PretrainedConfig) -> dict[str, float]:
-    """What a config has for dropout."""
-    return {name: value for name, value in config.to_dict().items() if "drop" in name and isinstance(value, float)}
+def overridden(config: PretrainedConfig) -> dict[str, Any]:
+    """What a training changes in a config: dropout, and whether keys are cached."""
+    values = config.to_dict()
+    found = {name: value for name, value in values.items() if "drop" in name and isinstance(value, float)}
+    return found | ({CACHE: values[CACHE]} if CACHE in values else {})
 
 
 def pad(config: PretrainedConfig, tokenizer: Any) -> None:

@@ -160,7 +160,7 @@ def generated(model: Any, inputs: dict[str, Tensor], beams: int, longest: int) -
     """The tokens that a model writes, always the same ones."""
     inputs.pop("token_type_ids", None)
     with torch.no_grad():
-        ids: Tensor = model.generate(**inputs, num_beams=beams, do_sample=False, max_new_tokens=longest)
+        ids: Tensor = model.generate(**inputs, num_beams=beams, do_sample=False, max_new_tokens=longest, use_cache=True)
     return ids
 
 

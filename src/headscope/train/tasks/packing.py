@@ -82,6 +82,6 @@ def isolates(model: Any) -> bool:
     ids = torch.arange(1, 2 * PROBED + 1, device=model.device)[None] % size
     places = torch.arange(PROBED, device=model.device).repeat(2)[None]
     with undisturbed(model):
-        both = model(input_ids=ids, position_ids=places, use_cache=False)["logits"][:, PROBED:]
-        alone = model(input_ids=ids[:, PROBED:], position_ids=places[:, PROBED:], use_cache=False)["logits"]
+        both = model(input_ids=ids, position_ids=places)["logits"][:, PROBED:]
+        alone = model(input_ids=ids[:, PROBED:], position_ids=places[:, PROBED:])["logits"]
     return bool((both - alone).abs().max() <= SAME * (1 + alone.abs().max()))

@@ -82,6 +82,10 @@ class Write(Task):
         )
         return "it reads in both directions, so each token would see itself" if both_ways else super().refusal(config)
 
+    def configure(self, config: PretrainedConfig, train: Sequence[Any]) -> None:
+        """No cache of keys: with one transformers takes packed texts for a single one."""
+        config.use_cache = False
+
     def features(self, examples: Sequence[Text], tools: Tools) -> Features:
         """Packed rows; for a model in which packed texts see one another a row for each piece of a text.
 
