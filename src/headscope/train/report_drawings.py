@@ -12,7 +12,7 @@ from headscope.look.head import Head
 from headscope.view.compare import Pair, moved
 
 # Sizes in pixels: a token, its letters, the space between the two texts; and the weight from which a line is drawn.
-STEP, LETTER, GAP, FAINTEST = 26, 11, 110, 0.08
+STEP, LETTER, GAP, FAINTEST = 34, 11, 110, 0.08
 LONGEST = 48  # tokens of a text in a drawing
 CURVES = (420, 120)
 LISTED = 4  # heads that are named

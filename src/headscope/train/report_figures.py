@@ -20,7 +20,7 @@ def figures_html(held: Examples, scores: Mapping[str, float], history: Sequence[
     rows += [(NAMES[name].title, written(name, scores[name])) for name in (*baselines, *others)]
     rows += [
         ("Loss", f"{scores['loss']:.4f}"),
-        ("Evaluated on", f"{len(held)} examples that were not trained with"),
+        ("Evaluated on", f"{len(held)} unseen examples"),
         ("Steps", f"{int(scores['step'])}"),
     ]
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
