@@ -24,10 +24,10 @@ def heads_html(table: Table, numbers: Sequence[int], texts: int) -> str:
         button = f'<button type="button" {place}>{layer}.{head}</button>'
         lines.append(f'<tr><td>{button}</td><td class="strong">{row["moved"]:.2f}</td>{cells}</tr>')
     return (
-        f'<div class="wide"><h2>How every head changed <span class="hint">means over {texts} texts of the '
-        f'evaluation; before → after</span></h2><div class="scroll" tabindex="0"><table><thead><tr><th scope="col">head</th><th scope="col" '
-        f'title="The share of its attention that the head put elsewhere">moved</th>{names}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div></div>"
+        f'<div class="wide"><h2>How every head changed <span class="hint">means over {texts} texts of the evaluation; '
+        'before → after</span></h2><div class="scroll" tabindex="0"><table><thead><tr><th scope="col">head</th>'
+        '<th scope="col" title="The share of its attention that the head put elsewhere">moved</th>'
+        f"{names}</tr></thead><tbody>{''.join(lines)}</tbody></table></div></div>"
     )
 
 
