@@ -43,9 +43,9 @@ WORDS: dict[str, dict[str, Any]] = {
     "answer": {"epochs": 2, "learning_rate": 3e-4, "batch_size": 16, "max_length": 128},
     "write": {
         "model": "new:decoder,layers=2,width=128,vocabulary=2000",
-        "epochs": 4,
-        "learning_rate": 4e-3,
-        "batch_size": 16,
+        "epochs": 8,
+        "learning_rate": 3e-3,
+        "batch_size": 8,
         "max_length": 128,
         "schedule": "cosine",
     },
