@@ -44,7 +44,7 @@ WORDS: dict[str, dict[str, Any]] = {
     "write": {
         "model": "new:decoder,layers=2,width=128,vocabulary=2000",
         "epochs": 8,
-        "learning_rate": 3e-3,
+        "learning_rate": 1.5e-3,
         "batch_size": 8,
         "max_length": 128,
         "schedule": "cosine",
