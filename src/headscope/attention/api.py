@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from headscope.attention.bias import Bias
+from headscope.attention.direct import direct
 from headscope.attention.known import jit_tracing, sizes_as_numbers
 from headscope.attention.masks.mask import Mask
 from headscope.attention.plan import Plan, describe, run
@@ -74,6 +76,11 @@ def attend(
             backend=backend,
         )
         return result
+    special = not (backend is None and bias is None and softcap is None and sinks is None and dropout == 0.0)
+    if not special and not torch.compiler.is_compiling():
+        values = direct(q, k, v, mask, scale)
+        if values is not None:
+            return values
     with sizes_as_numbers() if jit_tracing() else nullcontext():
         return run(requested(q, k, v, mask, bias, scale, softcap, sinks, dropout), backend)[0]
 

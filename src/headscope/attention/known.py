@@ -44,6 +44,11 @@ def known(*tensors: Tensor | None) -> bool:
     )
 
 
+def no_modes() -> bool:
+    """Whether nothing traces, transforms or intercepts what runs now; asked where nothing is compiled."""
+    return _jit_trace() is None and _transforms() is None and not _dispatch_modes()
+
+
 def is_fake(tensor: Tensor) -> bool:
     """Whether a tensor is one of a `FakeTensorMode`, used inside or outside of it."""
     kind = tracing.fake_tensor()

@@ -69,6 +69,8 @@ def choose(request: Request, backend: str | None = None) -> tuple[ModuleType, st
         return fused, "torch's fused kernel runs it, with the mask written out"
     if refused:
         return fused, "; ".join(refused)
+    if request.q.shape[2] == 1:
+        return fused, "one query reads the keys that it may see"
     return by_cost(request)
 
 
@@ -104,6 +106,8 @@ def small(pairs: int | torch.SymInt) -> bool:
 
 def run(request: Request, backend: str | None) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Values and lse of a request, where it runs best; an out-of-memory stays torch's own and says what it was for."""
+    if backend is None:
+        request = request.for_last_query()
     path = choose(request, backend)[0]
     if torch.compiler.is_compiling():
         # torch.compile does not trace what adds notes to errors.
@@ -133,12 +137,24 @@ def by_cost(request: Request) -> tuple[ModuleType, str]:
     b, h, q, d = request.q.shape
     k = request.k.shape[2]
     pairs = b * h * q * k
+    if few(pairs, d):
+        return fused, "there are fewer pairs of query and key than one tile costs"
     tiles = tiled.of(request)
-    work = tiles.area + tiles.tiles * TILE_COST * 64 // max(d, 1)
+    work = tiles.area + tiles.tiles * tile_cost(d)
     share = f"{tiles.area / max(pairs, 1):.1%} of all pairs of query and key in {tiles.tiles} tiles"
     if work < MASK_COST * pairs:
         return tiled, f"the mask leaves {share}"
     return fused, f"tiles would save too little: {share}"
+
+
+def few(pairs: int, d: int) -> bool:
+    """Whether a single tile costs more than all pairs of query and key with the mask written out."""
+    return MASK_COST * pairs <= tile_cost(d)
+
+
+def tile_cost(d: int) -> int:
+    """What a tile costs besides its products, in pairs of query and key with so many features."""
+    return TILE_COST * 64 // max(d, 1)
 
 
 def named(request: Request, backend: str) -> ModuleType:
@@ -161,7 +177,7 @@ def named(request: Request, backend: str) -> ModuleType:
 
 def describe(request: Request, backend: str | None) -> Plan:
     """The plan of a request."""
-    path, why = choose(request, backend)
+    path, why = choose(request.for_last_query() if backend is None else request, backend)
     b, h, q, d = request.q.shape
     k, e = request.v.shape[2:]
     runs = request.runs()

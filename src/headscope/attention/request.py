@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from headscope.attention.bias import Bias
+from headscope.attention.bias import Bias, DenseBias
 from headscope.attention.device import Device, device_of
+from headscope.attention.known import known
 from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.runs import Runs
 from headscope.attention.masks.window import Window
@@ -102,10 +104,48 @@ class Request:
         self._fits(allowed)
         return allowed
 
+    def for_last_query(self) -> Request:
+        """The same call on the keys that its one query may see; itself where it has more queries, or no slice helps.
+
+        Raises:
+            MaskError: the mask is for other sizes.
+        """
+        mask, bias = self.mask, self.bias
+        if self.q.shape[2] != 1 or mask is None or not (bias is None or isinstance(bias, DenseBias)):
+            return self
+        keys = self.k.shape[2]
+        seen = mask.last_query(keys, self.q.device) if known(self.q, self.k, self.v) else None
+        if seen is None:
+            return self
+        self._fit((seen.items, seen.heads, 1))
+        k, v = seen.slice(self.k), seen.slice(self.v)
+        if bias is not None and bias.values.shape[3] > 1:
+            bias = DenseBias(seen.slice(bias.values.mT).mT)
+        return Request(
+            self.q, k, v, seen.among, bias, self.scale, self.softcap, self.sinks, self.dropout, self.needs_lse, self.where
+        )
+
+    def added(self) -> Tensor | None:
+        """The mask as numbers to add, `(b|1, h|1, q, k)`, where it is one that keeps them from call to call.
+
+        Raises:
+            MaskError: the mask is for other sizes.
+        """
+        q, device = self.q, self.q.device
+        if self.mask is None or device.type != "cpu" or not known(q):
+            return None
+        numbers = self.mask.added(q.shape[2], self.k.shape[2], q.dtype, device)
+        if numbers is not None:
+            self._fit(numbers.shape)
+        return numbers
+
     def _fits(self, mask: Tensor) -> None:
         """Raise `MaskError` unless a mask, or its runs, are for this batch, these heads and queries, or for all."""
+        self._fit(mask.shape)
+
+    def _fit(self, sizes: Sequence[int]) -> None:
         for axis, name in enumerate(("batch items", "heads", "queries")):
-            size, wanted = mask.shape[axis], self.q.shape[axis]
+            size, wanted = sizes[axis], self.q.shape[axis]
             if size not in (1, wanted):
                 raise MaskError(
                     f"{self.where}: {self.mask!r} is for {size} {name} and q has {wanted}; "

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from headscope.attention.known import in_mode, known, written
-from headscope.attention.masks.mask import Mask
+from headscope.attention.masks.last_query import LastQuery, of_lengths
+from headscope.attention.masks.mask import Dense, Mask
 from headscope.attention.masks.runs import Runs, trim
 from headscope.attention.masks.window import causal
 from headscope.errors import MaskError
@@ -18,6 +19,8 @@ Lengths = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
 
 class Padding(Mask):
     """The first keys of each sequence, for the first queries of each sequence."""
+
+    _lengths: LastQuery | None = None
 
     def __init__(self, keys: Tensor, queries: Tensor | None) -> None:
         self.keys, self.queries = keys, queries
@@ -30,6 +33,15 @@ class Padding(Mask):
         real = torch.arange(q, device=device, dtype=torch.int32)[None, None, :, None] < queries[:, None, None, None]
         stop = torch.where(real, keys, 0).int()
         return Runs(torch.zeros_like(stop), stop)
+
+    def _find_last_query(self, k: int, device: torch.device) -> LastQuery | None:
+        """From the lengths, which are the same for any number of keys."""
+        if self.queries is not None or not known(self.keys):
+            return super()._find_last_query(k, device)
+        within("padding", "key_lengths", self.keys, k, "keys")
+        if self._lengths is None:
+            self._lengths = from_lengths(self.keys, k)
+        return self._lengths if device.type == "cpu" or self._lengths.among is None else None
 
     def __repr__(self) -> str:
         return f"padding({written(self.keys)}{'' if self.queries is None else f', {written(self.queries)}'})"
@@ -76,6 +88,13 @@ class First(Mask):
     def _runs(self, q: int, k: int, device: torch.device) -> Runs:
         stop = in_mode(self.counts).to(device).clamp(max=k)[:, None, None, None]
         return Runs(torch.zeros_like(stop), stop)
+
+    def _find_last_query(self, k: int, device: torch.device) -> LastQuery | None:
+        """From the counts."""
+        if not known(self.counts):
+            return super()._find_last_query(k, device)
+        found = from_lengths(self.counts, k)
+        return found if device.type == "cpu" or found.among is None else None
 
     def __repr__(self) -> str:
         return f"first({written(self.counts)})"
@@ -175,6 +194,12 @@ def as_lengths(where: str, name: str, lengths: Lengths, axes: int = 1) -> Tensor
         raise MaskError(f"{where}: {name} holds {int(tensor.min())}; lengths are 0 or more.")
     # A copy: what a mask says must not change with a tensor that its owner uses again.
     return tensor.to(torch.int32, copy=True)
+
+
+def from_lengths(lengths: Tensor, keys: int) -> LastQuery:
+    """What a query sees that sees the first keys of its item."""
+    ranges, allowed = of_lengths(lengths.cpu(), keys)
+    return LastQuery(ranges, None if allowed is None else Dense(allowed), len(lengths))
 
 
 def within(where: str, name: str, lengths: Tensor, limit: int, things: str) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,18 +17,26 @@ from torch import Tensor
 
 from headscope.attention.device import capturing
 from headscope.attention.known import in_mode, known
+from headscope.attention.masks import last_query as last_queries
 from headscope.attention.masks.block_mask import block_mask
+from headscope.attention.masks.last_query import LastQuery
 from headscope.attention.masks.runs import Runs, from_dense, intersect, unite
 from headscope.errors import MaskError
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
+# Numbers that a mask keeps written out, at most: a square of 512.
+KEPT = 2**18
+
 
 class Mask(ABC):
     """Who may attend to whom; made by `causal`, `window`, `padding`, `dense`, … and combined with `&` and `|`."""
 
+    # The last answers: the layers of a model ask the same mask for the same thing, one after the other.
     _cache: tuple[tuple[int, int, torch.device], Runs] | None = None
+    _last_query: tuple[tuple[int, torch.device], LastQuery | None] | None = None
+    _added: tuple[tuple[int, int, torch.dtype, torch.device], Tensor | None] | None = None
     # Whether it exists as booleans for every query and key, or a part of it does.
     is_written: bool = False
 
@@ -53,8 +62,7 @@ class Mask(ABC):
         device = torch.device(device or "cpu")
         if not known() or capturing(device):
             return self._runs(q, k, device)
-        # The layers of a model ask the same mask for the same runs, one after the other. Read once: another thread may
-        # ask for other sizes in between.
+        # Read once: another thread may ask for other sizes in between.
         key = (q, k, device)
         cached = self._cache
         if cached is None or cached[0] != key:
@@ -75,6 +83,50 @@ class Mask(ABC):
         allowed = self.to_dense(q, k, device)
         return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -math.inf)
 
+    def added(self, q: int, k: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+        """`to_additive`, kept for the next call; None where it is too large to keep, or its numbers are not known."""
+        key = (q, k, dtype, device)
+        kept = self._added
+        if kept is None or kept[0] != key:
+            if not known():
+                return None
+            numbers = None
+            if q * k <= KEPT:
+                with torch.inference_mode(False):
+                    allowed = self.to_dense(q, k, device)
+                    if allowed.numel() <= KEPT and known(allowed):
+                        numbers = torch.zeros(allowed.shape, dtype=dtype, device=device)
+                        numbers.masked_fill_(~allowed, -math.inf)
+            kept = self._added = key, numbers
+        return kept[1]
+
+    def last_query(self, k: int, device: torch.device) -> LastQuery | None:
+        """What the last query sees of k keys, for calls with one query; None where numbers would have to be waited for.
+
+        Raises:
+            MaskError: the mask was made for other sizes.
+        """
+        key = (k, device)
+        kept = self._last_query
+        if kept is None or kept[0] != key:
+            with torch.inference_mode(False):
+                found = self._find_last_query(k, device)
+                if found is not None and len(found.ranges) > 1 and not found.gathers:
+                    found = masked(found)
+            kept = self._last_query = key, found
+        return kept[1]
+
+    def _find_last_query(self, k: int, device: torch.device) -> LastQuery | None:
+        """`last_query`, from the runs: masks that know it from less do without them."""
+        if device.type != "cpu":
+            return None
+        runs = self.runs(1, k, device)
+        if not known(runs.start):
+            return None
+        ranges, allowed = last_queries.of_runs(runs)
+        items, heads = runs.start.shape[:2]
+        return LastQuery(ranges, None if allowed is None else Dense(allowed), items, heads)
+
     def to_block_mask(self, q: int, k: int, device: torch.device | str | None = None) -> BlockMask:
         """The mask as torch's FlexAttention takes it.
 
@@ -88,6 +140,15 @@ class Mask(ABC):
 
     def __or__(self, other: Mask) -> Mask:
         return Combined(self, other, both=False)
+
+
+def masked(seen: LastQuery) -> LastQuery:
+    """Several ranges as the one that holds them all, with a mask."""
+    start, stop = seen.hull
+    allowed = torch.zeros(1, 1, 1, stop - start, dtype=torch.bool)
+    for first, last in seen.ranges:
+        allowed[..., first - start : last - start] = True
+    return replace(seen, ranges=(seen.hull,), among=Dense(allowed))
 
 
 class Combined(Mask):
@@ -109,6 +170,16 @@ class Combined(Mask):
         a, b = self.a.runs(q, k, device), self.b.runs(q, k, device)
         self._agree(a.start, b.start)
         return (intersect if self.both else unite)(a, b)
+
+    def _find_last_query(self, k: int, device: torch.device) -> LastQuery | None:
+        """From what the two masks see, where numbers are enough."""
+        a, b = self.a.last_query(k, device), self.b.last_query(k, device)
+        if a is None or b is None:
+            return None
+        found = None
+        if all(1 in pair or pair[0] == pair[1] for pair in ((a.items, b.items), (a.heads, b.heads))):
+            found = (last_queries.intersect if self.both else last_queries.unite)(a, b)
+        return super()._find_last_query(k, device) if found is None else found
 
     def to_dense(self, q: int, k: int, device: torch.device | str | None = None) -> Bool[Tensor, "b h q k"]:
         """What both allow, or either allows, written out."""
@@ -147,6 +218,19 @@ class Dense(Mask):
         if found is None:
             found = self._found = from_dense(self.allowed)
         return found.to(device)
+
+    def _find_last_query(self, k: int, device: torch.device) -> LastQuery | None:
+        """From the booleans themselves."""
+        self._fits(1, k)
+        if device.type != "cpu" or not self.allowed.is_cpu or not known(self.allowed):
+            return None
+        ranges, everyone = last_queries.of_dense(self.allowed)
+        among = None if everyone else self.columns(*ranges[0])
+        return LastQuery(ranges, among, *self.allowed.shape[:2])
+
+    def columns(self, first: int, last: int) -> Dense:
+        """The same mask for the keys `first … last - 1` alone."""
+        return self if (first, last) == (0, self.allowed.shape[3]) else Dense(self.allowed[..., first:last])
 
     def to_dense(self, q: int, k: int, device: torch.device | str | None = None) -> Bool[Tensor, "b h q k"]:
         """The mask itself, `(b|1, h|1, q, k)`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from headscope.attention.masks.last_query import LastQuery, of_range
 from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.runs import Runs, trim
 from headscope.errors import MaskError
@@ -25,6 +26,11 @@ class Window(Mask):
         start = torch.zeros_like(own) if self.left is None else (own - self.left).clamp(0, k)
         stop = torch.full_like(own, k) if self.right is None else (own + (self.right + 1)).clamp(0, k)
         return trim(start[None, None, :, None], stop[None, None, :, None])
+
+    def last_query(self, k: int, device: torch.device) -> LastQuery:
+        """One range, from numbers alone."""
+        first = 0 if self.left is None else max(k - 1 - self.left, 0)
+        return of_range(first, k)
 
     def __repr__(self) -> str:
         return "causal()" if (self.left, self.right) == (None, 0) else f"window({self.left}, {self.right})"

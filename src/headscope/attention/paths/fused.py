@@ -12,7 +12,7 @@ from headscope.attention.bias import DenseBias
 from headscope.attention.equation import attention
 from headscope.attention.known import known, leaves_python, transforms
 from headscope.attention.precision import only_math
-from headscope.attention.request import Request
+from headscope.attention.request import Request, default_scale
 from headscope.attention.second_derivative import with_derivatives
 from headscope.attention.sinks import with_sinks
 from headscope.compat import torch as private
@@ -124,9 +124,10 @@ def written_out(request: Request) -> tuple[Tensor | None, bool]:
         if queries == 1:
             return None, False
         return None, True
-    allowed = request.allowed()
     if request.bias is None:
-        return allowed, False
+        added = request.added()
+        return request.allowed() if added is None else added, False
+    allowed = request.allowed()
     bias = request.bias.whole(queries, keys, request.q.device, request.q.dtype)
     return bias if allowed is None else torch.where(allowed, bias, -math.inf), False
 
@@ -173,6 +174,7 @@ def _again(grads: tuple[Tensor | None, ...], outer: tuple[Tensor | None, ...]) -
     if node is None or not all(hasattr(node, name) for name in SAVED):
         return None
     scale, mask, causal = node._saved_scale, node._saved_attn_mask, node._saved_is_causal
+    scale = default_scale(node._saved_query) if scale is None else scale
 
     def formula(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         bias, allowed = (mask, None) if mask is None or mask.dtype != torch.bool else (None, mask)
