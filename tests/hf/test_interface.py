@@ -147,6 +147,23 @@ class TestMask:
         for offset in (torch.tensor(q_offset),):
             assert torch.equal(mask(**given | {"q_offset": offset}).written_out(), want)
 
+    def test_what_attention_does_without_a_mask_is_no_mask(self):
+        def made(queries, keys, offset=0, first=0, rule=theirs.causal_mask_function, real=None, skip=True):
+            return mask(2, queries, keys, offset, first, rule, real, device="cpu", allow_is_causal_skip=skip)
+
+        window, real = theirs.sliding_window_causal_mask_function(5), torch.ones(2, 9).bool()
+        assert made(7, 7) is made(1, 7, 6) is made(1, 5, 8, 4, window) is made(1, 9, 8, real=real) is None
+        # Room of a static cache, which counts in a tensor, is behind the last query.
+        written = torch.arange(9)[None] < 4
+        assert made(4, 9, torch.tensor(0), real=written.expand(2, 9)) is None
+        left = real.clone()
+        left[1, 0] = False
+        for hidden in (
+            made(1, 7, 6, skip=False), made(1, 9, 8, real=left), made(1, 9, 5), made(3, 9, 6), made(7, 7, rule=window),
+            made(7, 7, rule=theirs.bidirectional_mask_function),
+        ):  # fmt: skip
+            assert isinstance(hidden, LazyMask)
+
     def test_nothing_to_hide_is_no_mask(self):
         given = {"batch_size": 2, "q_length": 3, "kv_length": 3, "mask_function": theirs.bidirectional_mask_function}
         assert mask(**given, allow_is_bidirectional_skip=True) is None

@@ -5,9 +5,7 @@ Small calls cost what surrounds them. Here everything that makes a call special 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn.functional import scaled_dot_product_attention
 
 from headscope.attention.known import PLAIN, no_modes
@@ -15,48 +13,50 @@ from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.window import Window
 from headscope.attention.paths.fused import differentiable_again
 from headscope.attention.plan import few
+from headscope.compat.tracing import NAMES
 
-_any_autocast = torch._C._is_any_autocast_enabled
+_any_autocast = NAMES.any_autocast
 
 
-def direct(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, scale: float | None) -> Tensor | None:
+def direct(q: Tensor, k: Tensor, v: Tensor, mask: object, scale: float | None) -> Tensor | None:
     """The values of a call without bias, softcap, sinks and dropout; None where it must be planned.
 
     Never raises: what does not fit is planned, and refused there.
     """
-    if type(q) not in PLAIN or type(k) not in PLAIN or type(v) not in PLAIN or q.ndim != 4 or k.ndim != 4:
+    if not (type(q) in PLAIN and type(k) in PLAIN and type(v) in PLAIN and q.ndim == k.ndim == 4):
         return None
-    if _any_autocast() or forward_ad._current_level >= 0 or not no_modes():
-        return None
-    b, h, queries, d = q.shape
-    items, g, keys, _ = sizes = k.shape
-    if items != b or sizes != v.shape or sizes[3] != d or not g or h % g or not keys or not d or not queries or not b:
-        return None
-    if q.dtype is not k.dtype or q.dtype is not v.dtype or not q.dtype.is_floating_point:
-        return None
-    if not (q.is_cpu and k.is_cpu and v.is_cpu) or not q.stride()[3] == k.stride()[3] == v.stride()[3] == 1:
-        return None
-    if scale is not None and not scale > 0:
+    (b, h, queries, d), (items, g, keys, size) = q.shape, k.shape
+    if (
+        k.shape != v.shape
+        or items != b
+        or size != d
+        or not (b and queries and d and g and keys)
+        or h % g
+        or not (q.dtype is k.dtype is v.dtype and q.is_floating_point())
+        or not (q.is_cpu and k.is_cpu and v.is_cpu)
+        or not q.stride()[3] == k.stride()[3] == v.stride()[3] == 1
+        or (scale is not None and not scale > 0)
+        or _any_autocast()
+        or not no_modes()
+    ):
         return None
     added, causal = None, False
     if mask is not None:
+        if not isinstance(mask, Mask):
+            return None
         if queries == 1:
-            seen = mask.last_query(keys, q.device) if isinstance(mask, Mask) else None
+            seen = mask.last_query(keys, q.device)
             if seen is None or not seen.ranges or seen.items not in (1, b) or seen.heads not in (1, h):
                 return None
             k, v = seen.slice(k), seen.slice(v)
-            if seen.among is not None:
-                added = seen.among.added(1, k.shape[2], q.dtype, q.device)
-                if added is None:
-                    return None
+            if seen.among is not None and (added := seen.among.added(1, k.shape[2], q.dtype, q.device)) is None:
+                return None
         elif queries == keys and type(mask) is Window and mask.left is None and mask.right == 0:
             causal = True
-        elif isinstance(mask, Mask) and few(b * h * queries * keys, d):
-            added = mask.added(queries, keys, q.dtype, q.device)
+        else:
+            added = mask.added(queries, keys, q.dtype, q.device) if few(b * h * queries * keys, d) else None
             if added is None or added.shape[0] not in (1, b) or added.shape[1] not in (1, h):
                 return None
-        else:
-            return None
     grouped = g != h
     folds = grouped and queries == 1 and (added is None or added.shape[1] == 1)
     if folds:

@@ -46,7 +46,7 @@ def known(*tensors: Tensor | None) -> bool:
 
 def no_modes() -> bool:
     """Whether nothing traces, transforms or intercepts what runs now; asked where nothing is compiled."""
-    return _jit_trace() is None and _transforms() is None and not _dispatch_modes()
+    return _jit_trace() is None and _transforms() is None and not _dispatch_modes() and tracing.forward_level() < 0
 
 
 def is_fake(tensor: Tensor) -> bool:

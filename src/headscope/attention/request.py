@@ -122,7 +122,17 @@ class Request:
         if bias is not None and bias.values.shape[3] > 1:
             bias = DenseBias(seen.slice(bias.values.mT).mT)
         return Request(
-            self.q, k, v, seen.among, bias, self.scale, self.softcap, self.sinks, self.dropout, self.needs_lse, self.where
+            self.q,
+            k,
+            v,
+            seen.among,
+            bias,
+            self.scale,
+            self.softcap,
+            self.sinks,
+            self.dropout,
+            self.needs_lse,
+            self.where,
         )
 
     def added(self) -> Tensor | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from headscope.compat.names import Private
 from headscope.compat.torch import TRANSFORMED
@@ -137,9 +138,13 @@ def always() -> bool:
 NAMES = found()
 
 
+_LEVEL = FORWARD_LEVEL.path.partition(":")[2]
+
+
 def forward_level() -> int:
     """The level of forward-mode differentiation; below 0 where none is open, or none can be known."""
-    level = FORWARD_LEVEL.find()
+    # Asked at every call of attention: the module is public, and looked up once.
+    level = getattr(forward_ad, _LEVEL, None)
     return -1 if level is None else int(level)
 
 

@@ -74,12 +74,13 @@ def attention(
         BackendRefused: continuous batching, whose keys are scattered over pages; sinks that differ between queries.
     """
     refuse(others)
-    b = max(query.shape[0], key.shape[0])
-    query, key, value = (x.expand(b, *x.shape[1:]) for x in (query, key, value))
+    if query.shape[0] != key.shape[0]:
+        b = max(query.shape[0], key.shape[0])
+        query, key, value = (x.expand(b, *x.shape[1:]) for x in (query, key, value))
     queries, room = query.shape[2], key.shape[2]
     bias: Bias | None = None
     who: Mask | None = None
-    if isinstance(attention_mask, LazyMask) and attention_mask.shape[-1] == room:
+    if isinstance(attention_mask, LazyMask) and attention_mask.keys == room:
         who = attention_mask.mask
     elif attention_mask is not None:
         who, bias = from_tensor(

@@ -25,13 +25,15 @@ class LazyMask(Tensor):
     """
 
     mask: Mask
+    # The last size: `shape` costs a call of `__torch_function__`.
+    keys: int
 
     @staticmethod
     def __new__(cls, mask: Mask, batch: int, queries: int, keys: int, device: torch.device | str) -> LazyMask:
         """A mask for a batch of so many items, queries and keys."""
         sizes = (batch, 1, queries, keys)
         self: LazyMask = wrapper_subclass(cls, sizes, torch.bool, torch.device(device))
-        self.mask = mask
+        self.mask, self.keys = mask, keys
         return self
 
     def __init__(self, *_: Any) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headscope.attention.known import known
-from headscope.attention.masks.mask import Intervals, Mask
+from headscope.attention.masks.mask import Dense, Intervals, Mask
 from headscope.attention.masks.runs import Runs, intersect
 from headscope.attention.masks.tensors import runs_of
 from headscope.attention.masks.window import window
@@ -67,7 +67,13 @@ def mask(
             # In a graph every model has a tensor, as on "sdpa".
             return dense
         return LazyMask(Intervals(runs_of(dense), kv_length), batch_size, q_length, kv_length, device)
-    who = windowed(sides, q_length, kv_length, q_offset, kv_offset, attention_mask, torch.device(device))
+    if isinstance(q_offset, Tensor) and q_offset.is_cpu:
+        # A static cache counts its tokens in a tensor.
+        q_offset = int(q_offset)
+    real = padding(sides, q_length, kv_length, q_offset, kv_offset, attention_mask)
+    if others.get("allow_is_causal_skip", False) and implied(sides, q_length, kv_length, q_offset, kv_offset, real):
+        return None
+    who = windowed(sides, q_length, kv_length, q_offset, kv_offset, real, torch.device(device))
     if who is None:
         if allow_is_bidirectional_skip:
             return None
@@ -86,29 +92,66 @@ def added(given: dict[str, Any]) -> Tensor | None:
     return found
 
 
+def padding(
+    sides: Sides, queries: int, keys: int, q_offset: int | Tensor, kv_offset: int, attention_mask: Tensor | None
+) -> Tensor | None:
+    """Which keys are no padding, `(b, k)`; None where that hides nothing."""
+    real = masks().padding(attention_mask, keys, kv_offset)
+    if real is None:
+        return None
+    real = real[:, kv_offset : kv_offset + keys].bool()
+    # Room of a static cache behind the last query is marked as padding too, and is hidden from causal queries anyway.
+    last = q_offset + queries - kv_offset if sides[1] == 0 and isinstance(q_offset, int) else keys
+    return None if bool(real[:, :last].all()) else real
+
+
+def implied(sides: Sides, queries: int, keys: int, q_offset: int | Tensor, kv_offset: int, real: Tensor | None) -> bool:
+    """Whether `attention` does the same without a mask: one query that sees all keys, or causality from the start."""
+    left, right = sides
+    if real is not None or right != 0 or not isinstance(q_offset, int):
+        return False
+    own = q_offset - kv_offset
+    if queries == 1:
+        return own == keys - 1 and (left is None or left >= own)
+    return own == 0 and queries <= keys and (left is None or left >= queries - 1)
+
+
 def windowed(
     sides: Sides,
     queries: int,
     keys: int,
     q_offset: int | Tensor,
     kv_offset: int,
-    attention_mask: Tensor | None,
+    real: Tensor | None,
     device: torch.device,
 ) -> Mask | None:
     """The mask of a window with padding; None where everyone may see everything."""
-    real = masks().padding(attention_mask, keys, kv_offset)
-    if real is not None:
-        real = real[:, kv_offset : kv_offset + keys].bool()
-        real = None if bool(real.all()) else real
     if sides == (None, None) and real is None:
         return None
     if real is None and isinstance(q_offset, int) and q_offset + queries == kv_offset + keys:
         return window(*sides)
+    if queries == 1 and isinstance(q_offset, int):
+        return of_one_query(sides, keys, q_offset - kv_offset, real, device)
     runs = near(sides, queries, keys, q_offset, kv_offset, device)
     if real is not None:
-        padding = runs_of(real[:, None, None])
-        runs = padding if sides == (None, None) else intersect(runs, padding)
+        padded = runs_of(real[:, None, None])
+        runs = padded if sides == (None, None) else intersect(runs, padded)
     return Intervals(runs, keys)
+
+
+def of_one_query(sides: Sides, keys: int, own: int, real: Tensor | None, device: torch.device) -> Mask:
+    """The mask of one query at the key `own`; a step of decoding makes no runs, which only a recording asks for."""
+    left, right = sides
+    first = 0 if left is None else min(max(own - left, 0), keys)
+    last = keys if right is None else max(first, min(own + right + 1, keys))
+    if real is None:
+        start, stop = (torch.full((1, 1, 1, 1), side, dtype=torch.int32, device=device) for side in (first, last))
+        return Intervals(Runs(start, stop), keys)
+    # A copy: its owner may write to the padding before a recording asks.
+    allowed = real[:, None, None].clone()
+    allowed[..., :first] = False
+    allowed[..., last:] = False
+    return Dense(allowed)
 
 
 def near(sides: Sides, queries: int, keys: int, q_offset: int | Tensor, kv_offset: int, device: torch.device) -> Runs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,10 +109,10 @@ def of_runs(runs: Runs) -> tuple[Ranges, Tensor | None]:
 def of_dense(allowed: Tensor) -> tuple[Ranges, bool]:
     """The hull of what a boolean mask for one query lets anyone see, and whether everyone sees all of it."""
     seen = allowed.numpy().reshape(-1, allowed.shape[-1])
-    columns = seen.any(0)
-    if not columns.any():
+    columns = np.flatnonzero(seen.any(0))
+    if not len(columns):
         return (), True
-    first, last = int(columns.argmax()), len(columns) - int(columns[::-1].argmax())
+    first, last = int(columns[0]), int(columns[-1]) + 1
     return ((first, last),), bool(seen[:, first:last].all())
 
 

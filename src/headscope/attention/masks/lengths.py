@@ -36,7 +36,7 @@ class Padding(Mask):
 
     def _find_last_query(self, k: int, device: torch.device) -> LastQuery | None:
         """From the lengths, which are the same for any number of keys."""
-        if self.queries is not None or not known(self.keys):
+        if self.queries is not None or not self.keys.is_cpu or not known(self.keys):
             return super()._find_last_query(k, device)
         within("padding", "key_lengths", self.keys, k, "keys")
         if self._lengths is None:
@@ -91,7 +91,7 @@ class First(Mask):
 
     def _find_last_query(self, k: int, device: torch.device) -> LastQuery | None:
         """From the counts."""
-        if not known(self.counts):
+        if not self.counts.is_cpu or not known(self.counts):
             return super()._find_last_query(k, device)
         found = from_lengths(self.counts, k)
         return found if device.type == "cpu" or found.among is None else None
@@ -198,7 +198,7 @@ def as_lengths(where: str, name: str, lengths: Lengths, axes: int = 1) -> Tensor
 
 def from_lengths(lengths: Tensor, keys: int) -> LastQuery:
     """What a query sees that sees the first keys of its item."""
-    ranges, allowed = of_lengths(lengths.cpu(), keys)
+    ranges, allowed = of_lengths(lengths, keys)
     return LastQuery(ranges, None if allowed is None else Dense(allowed), len(lengths))
 
 

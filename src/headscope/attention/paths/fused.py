@@ -179,7 +179,7 @@ def _again(grads: tuple[Tensor | None, ...], outer: tuple[Tensor | None, ...]) -
     def formula(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         bias, allowed = (mask, None) if mask is None or mask.dtype != torch.bool else (None, mask)
         if causal:
-            allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+            allowed = torch.ones(1, 1, q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
         return attention(q, k, v, bias, None, scale=scale, softcap=None, allowed=allowed)
 
     inputs = node._saved_query, node._saved_key, node._saved_value
