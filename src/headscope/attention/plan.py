@@ -62,15 +62,15 @@ def choose(request: Request, backend: str | None = None) -> tuple[ModuleType, st
     if request.is_plain:
         return fused, "torch's fused kernel runs it as it is"
     reasons = fused.refusals(request)
+    if not reasons and request.q.shape[2] == 1 and request.mask is not None:
+        return fused, "one query reads the keys that it may see"
+    if not reasons and request.mask is None:
+        return fused, "torch's fused kernel runs it, with the mask written out"
     refused = tiled.refusals(request)
     if reasons:
         return (formula, "; ".join(reasons + refused)) if refused else (tiled, "; ".join(reasons))
-    if request.mask is None:
-        return fused, "torch's fused kernel runs it, with the mask written out"
     if refused:
         return fused, "; ".join(refused)
-    if request.q.shape[2] == 1:
-        return fused, "one query reads the keys that it may see"
     return by_cost(request)
 
 

@@ -18,7 +18,12 @@ def with_sinks(values: Tensor, lse: Tensor, sinks: Tensor) -> tuple[Tensor, Tens
         values `(b, h, q, e)`, lse `(b, h, q)`, sinks `(h,)`.
     """
     logits = sinks.to(lse.dtype)[None, :, None]
-    return values * torch.sigmoid(lse - logits)[..., None].to(values.dtype), torch.logaddexp(lse, logits)
+    return values * sinks_left(lse, sinks)[..., None].to(values.dtype), torch.logaddexp(lse, logits)
+
+
+def sinks_left(lse: Tensor, sinks: Tensor) -> Tensor:
+    """The share of the weight that the sinks leave to the keys, `(b, h, q)`."""
+    return torch.sigmoid(lse - sinks.to(lse.dtype)[:, None])
 
 
 def sinks_gradient(grad: Tensor, values: Tensor, lse: Tensor, grad_lse: Tensor | None, sinks: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from headscope.attention.known import known, leaves_python, transforms
 from headscope.attention.precision import only_math
 from headscope.attention.request import Request, default_scale
 from headscope.attention.second_derivative import with_derivatives
-from headscope.attention.sinks import with_sinks
+from headscope.attention.sinks import sinks_left, with_sinks
 from headscope.compat import torch as private
 from headscope.compat.tracing import current_node
 from headscope.shapes import acc_dtype
@@ -134,8 +134,8 @@ def written_out(request: Request) -> tuple[Tensor | None, bool]:
 
 def with_lse(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float, request: Request
-) -> tuple[Tensor, Tensor]:
-    """Values and lse from the kernel below SDPA, on CPU, sinks included."""
+) -> tuple[Tensor, Tensor | None]:
+    """Values and, where it was asked for, lse from the kernel below SDPA, on CPU, sinks included."""
     if mask is not None:
         mask = mask.expand(-1, -1, q.shape[2], -1) if mask.shape[2] == 1 else mask
         if mask.dtype == torch.bool:
@@ -147,9 +147,11 @@ def with_lse(
         # The kernel says 0 for a row that sees nothing.
         lse = lse.masked_fill(mask.isneginf().all(-1), -math.inf)
     values, lse = values.reshape(b, h, queries, -1), lse.reshape(b, h, queries)
-    if request.sinks is not None:
-        return with_sinks(values, lse, request.sinks)
-    return values, lse
+    if request.sinks is None:
+        return values, lse
+    if not request.needs_lse:
+        return values * sinks_left(lse, request.sinks)[..., None].to(values.dtype), None
+    return with_sinks(values, lse, request.sinks)
 
 
 def differentiable_again(values: Tensor) -> None:
