@@ -135,6 +135,23 @@ def test_search_leads_to_the_text_and_names_what_is_not_there(browser):
         )
 
 
+def test_a_place_of_the_list_is_flown_to(browser):
+    n = 700
+    q, k = torch.zeros(n, 5), torch.zeros(n, 5)
+    q[650, 0], k[40, 0] = 30, 30
+    with opened(browser, hs.Head(q, k, mask=hs.causal())) as there:
+        there.page.wait_for_selector("#places .place")
+        there.page.locator("#places .place").first.click()
+        there.page.wait_for_timeout(700)
+        there.settle()
+        x, y = there.point(650, 40)
+        box = there.page.locator("#plane-0").bounding_box()
+        assert box["x"] < x < box["x"] + box["width"]
+        assert box["y"] < y < box["y"] + box["height"]
+        there.page.mouse.move(x, y)
+        assert there.exact()["max"] == pytest.approx(1, abs=1e-3)
+
+
 def test_two_heads_side_by_side_move_together_and_their_difference(browser):
     one, other = (
         text_head(),
