@@ -13,10 +13,10 @@ PACKAGES = {
     "headscope": "The names of `import headscope as hs`.",
     "headscope.nn": "Layers and models: `hs.nn`.",
     "headscope.look": "Numbers of q, k, v and a mask, in O(N) memory: `hs.look`.",
-    "headscope.train": "Fine-tuning: `headscope.train`.",
+    "headscope.train": "Fine-tuning: `hs.train`.",
     "headscope.hf": "transformers: `hs.hf`.",
 }
-MODULES = {"hf", "look", "nn"}  # public names that are packages of their own
+MODULES = {"hf", "look", "nn", "train"}  # public names that are packages of their own
 
 
 def text() -> str:

@@ -123,7 +123,7 @@ def test_a_metric_library_that_is_missing_is_missed_before_the_training(tmp_path
 
 
 def test_words_that_are_no_options(tmp_path):
-    with pytest.raises(TrainingError, match="there is no option 'epoch'. The options are answer_column, "):
+    with pytest.raises(TrainingError, match="there is no option 'epoch'. The options are accumulate, "):
         finetune(tmp_path / "x.csv", tmp_path / "out", epoch=3)
     with pytest.raises(TrainingError, match="--resume goes on and --overwrite starts again"):
         finetune(tmp_path / "x.csv", tmp_path / "out", resume=True, overwrite=True)
