@@ -28,7 +28,7 @@ folder = tempfile.TemporaryDirectory(prefix="headscope-lesson-")
 
 def run(page: Path, into: Path) -> list[Path]:
     """Run the code of a page in a folder and return the pictures and pages that it made."""
-    script = into / f"{page.stem}.py"
+    script = into / f"page-{page.stem}.py"
     script.write_text("\n".join(CODE.findall(page.read_text(encoding="utf-8"))), encoding="utf-8")
     done = subprocess.run([sys.executable, script.name], cwd=into, capture_output=True, text=True, check=False)
     if done.returncode:

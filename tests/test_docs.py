@@ -34,7 +34,7 @@ def program(text: str) -> str:
 def check(page: Path, folder: Path) -> None:
     """Run a page and compare the outputs that it shows."""
     text = page.read_text(encoding="utf-8")
-    script = folder / f"{page.stem}.py"
+    script = folder / f"page-{page.stem}.py"
     script.write_text(program(text), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, script.name], cwd=folder, capture_output=True, encoding="utf-8", timeout=280, check=False
