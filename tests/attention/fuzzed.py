@@ -77,35 +77,23 @@ class Call:
 
 
 def reference(call: Call, q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, sinks: Tensor | None) -> list[Tensor]:
-    """Values and lse in float64, one query at a time; an lse of a query that sees nothing is minus infinity."""
+    """Values and lse in float64, by torch's own softmax; an lse of a query that sees nothing is minus infinity."""
     allowed, softcap = call.allowed(), call.options.get("softcap")
-    b, h, queries, _ = q.shape
-    share = h // k.shape[1]
-    values = torch.zeros(b, h, queries, v.shape[3], dtype=torch.float64)
-    lse = torch.full((b, h, queries), -math.inf, dtype=torch.float64)
-    if not values.numel() and not lse.numel():
-        return [values, lse]
-    rows, tops = [], []
-    for n in range(b):
-        for m in range(h):
-            for i in range(queries):
-                seen = allowed[n, m, i].nonzero()[:, 0]
-                scores = call.scale * (k[n, m // share, seen] * q[n, m, i]).sum(-1)
-                if softcap is not None:
-                    scores = softcap * (scores / softcap).tanh()
-                if added is not None:
-                    scores = scores + added[n, m, i, seen]
-                if sinks is not None:
-                    scores = torch.cat([scores, sinks[m : m + 1]])
-                if not len(scores):
-                    rows.append(v[n, m // share].sum(0) * 0.0)
-                    tops.append(torch.full((), -math.inf, dtype=torch.float64))
-                    continue
-                weights = (scores - scores.max().detach()).exp()
-                weights = weights / weights.sum()
-                rows.append((weights[: len(seen), None] * v[n, m // share, seen]).sum(0))
-                tops.append(scores.logsumexp(0))
-    return [torch.stack(rows).view(values.shape), torch.stack(tops).view(lse.shape)]
+    share = q.shape[1] // k.shape[1]
+    scores = call.scale * torch.einsum("bhqd,bhkd->bhqk", q, k.repeat_interleave(share, 1))
+    if softcap is not None:
+        scores = softcap * (scores / softcap).tanh()
+    if added is not None:
+        scores = scores + added
+    # One more key, whose value is 0, with the logit of the sink.
+    logits = torch.full((scores.shape[1],), -math.inf, dtype=torch.float64) if sinks is None else sinks
+    scores = scores.masked_fill(~allowed, -math.inf)
+    scores = torch.cat([scores, logits[None, :, None, None].expand(*scores.shape[:3], 1)], -1)
+    empty = (scores == -math.inf).all(-1, keepdim=True)
+    scores = scores.masked_fill(empty, 0.0)
+    weights = scores.softmax(-1).masked_fill(empty, 0.0)[..., :-1]
+    values = torch.einsum("bhqk,bhke->bhqe", weights, v.repeat_interleave(share, 1))
+    return [values, scores.logsumexp(-1).masked_fill(empty[..., 0], -math.inf)]
 
 
 # Drawing.
