@@ -76,6 +76,7 @@ def request(device=H100, dtype=torch.bfloat16, d=64, queries=2048, keys=None, e=
         (lambda: request(described((9, 0), triton=None)), "Triton is not installed: pip install triton"),
         (lambda: request(described((9, 0), triton="3.1.0")), "Triton 3.1.0 is installed and the kernels need 3.5"),
         (lambda: request(described((7, 5))), "need compute capability 8.0 .* this GPU has 7.5"),
+        (lambda: request(H100._replace(interpreted=True)), "interpreter multiplies bfloat16 as integers"),
         (lambda: request(dtype=torch.float64), "compute in float32 and have no float64"),
         (lambda: request(d=257), "head sizes up to 256, not 257"),
         (lambda: request(d=64, e=300), "head sizes up to 256, not 300"),

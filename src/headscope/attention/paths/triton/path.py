@@ -45,6 +45,8 @@ def refusals(request: Request) -> list[str]:
     dtype, d, e = request.q.dtype, request.q.shape[3], request.v.shape[3]
     if dtype not in DTYPES:
         reasons.append(f"the Triton kernels compute in float32 and have no {str(dtype).removeprefix('torch.')}")
+    if device.interpreted and dtype == torch.bfloat16:
+        reasons.append("Triton's interpreter multiplies bfloat16 as integers; give float32 or float16 there")
     if 0 in (*request.q.shape, *request.v.shape):
         reasons.append("the Triton kernels need at least one query, one key and one feature")
     elif max(d, e) > LARGEST:
