@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib.util
 import os
 import re
 import sys
@@ -208,6 +209,22 @@ def listen_to_headscope(raised: Raised) -> None:
         raised.made(self, sys._getframe(1))
 
     HeadscopeError.__init__ = init  # type: ignore[method-assign]
+    if importlib.util.find_spec("starlette"):
+        listen_to_refusals(raised)
+
+
+def listen_to_refusals(raised: Raised) -> None:
+    """Note which answers of the server are made that refuse a request."""
+    from starlette.exceptions import HTTPException
+
+    inner = HTTPException.__init__
+
+    @functools.wraps(inner)
+    def init(self: HTTPException, *args: Any, **kwargs: Any) -> None:
+        inner(self, *args, **kwargs)
+        raised.made(self, sys._getframe(1))
+
+    HTTPException.__init__ = init  # type: ignore[method-assign]
 
 
 class Guard:

@@ -11,6 +11,7 @@ import pytest
 import headscope as hs
 from headscope.files.digests import digest_of_file
 from headscope.server import bounds
+from tests.raises import RAISED
 from tests.server.serving import Client, text_head
 from tests.server.test_server import WRONG
 
@@ -119,6 +120,7 @@ def test_no_more_work_than_the_bound_waits(monkeypatch):
                 break
             time.sleep(0.05)
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        RAISED.printed("the server is busy; ask again in a second")
         go.set()
         for thread in threads:
             thread.join(20)

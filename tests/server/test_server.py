@@ -2,16 +2,21 @@
 
 import base64
 import json
+import re
 import socket
 import struct
 import time
 
 import pytest
 import torch
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 import headscope as hs
 from headscope.errors import HeadscopeError, MissingExtra, RecordingError
 from headscope.server import run
+from headscope.server.bounds import stretch
+from tests.raises import RAISED
 from tests.server.serving import Client, text_head
 
 LAYOUT = struct.Struct("<4sBBHHHfffII")
@@ -155,7 +160,9 @@ def test_a_client_of_higlass_is_answered(client, name, head):
     assert info[f"{name}-max"]["max_width"] == 256 << info[f"{name}-max"]["max_zoom"]
     assert info[f"{name}-entropy"]["max_pos"] == [1301]
     assert "error" in info["nobody"]
-    tiles = client.api(f"tiles/?d={name}-max.3.1.2&d={name}-entropy.0.0&d={name}-max.0.0&d=x&d={name}-nothing.0.0")
+    tiles = client.api(
+        f"tiles/?d={name}-max.3.1.2&d={name}-entropy.0.0&d={name}-max.0.0&d=x&d={name}-nothing.0.0&d={name}-entropy.0.0.0"
+    )
     dense = tiles[f"{name}-max.3.1.2"]
     values = torch.frombuffer(bytearray(base64.b64decode(dense["dense"])), dtype=torch.float32).view(256, 256)
     exact = head.tile(0, 1, 2)
@@ -163,7 +170,11 @@ def test_a_client_of_higlass_is_answered(client, name, head):
     assert dense["max_value"] == pytest.approx(float(exact.max.max()), rel=1e-4)
     torch.testing.assert_close(values.nan_to_num(), exact.max, rtol=1e-4, atol=1e-5)
     assert "error" not in tiles[f"{name}-entropy.0.0"]
-    assert all("error" in tiles[key] for key in (f"{name}-max.0.0", "x", f"{name}-nothing.0.0"))
+    assert all(
+        "error" in tiles[key] for key in (f"{name}-max.0.0", "x", f"{name}-nothing.0.0", f"{name}-entropy.0.0.0")
+    )
+    for answer in [info["nobody"], *(one for one in tiles.values() if "error" in one)]:
+        RAISED.printed(re.escape(answer["error"]))
 
 
 WRONG = [
@@ -200,6 +211,7 @@ def test_what_is_wrong_is_refused_in_a_sentence(client, name, path, status, mess
     answer = client.get("/api/v1/" + path.format(head=name, recording=name.split("-")[0]))
     assert answer.status == status
     assert message in answer.json["error"]
+    RAISED.printed(re.escape(message))
 
 
 @pytest.mark.parametrize(
@@ -215,6 +227,7 @@ def test_what_is_wrong_is_refused_in_a_sentence(client, name, path, status, mess
 )
 def test_no_path_leads_out(client, path):
     assert client.get(path).status == 404
+    RAISED.printed("there is no such file")
 
 
 def test_the_page_is_served_under_a_strict_policy(client):
@@ -264,6 +277,7 @@ def test_a_recording_that_is_replaced_gets_another_name(tmp_path):
         assert (tmp_path / "one.headscope.tiles" / before[0][:12] / "0-1-1" / "strip-00000.safetensors").is_file()
         record(["another", "text", "here"])
         assert client.get(f"/api/v1/tile/{before[0]}/0/0/0").status == 410
+        RAISED.printed("the recording was replaced by another one; ask for /api/v1/recordings again")
         after = client.heads()
         assert before[0][:12] != after[0][:12]
         assert client.api(f"text/{after[0]}/keys")["labels"] == ["another", "text", "here"]
@@ -297,3 +311,31 @@ def test_a_server_ends_within_a_second(head):
     served.close()
     assert time.monotonic() - begun < 1
     assert json.dumps(served._repr_html_()).count("iframe") == 2
+
+
+def test_more_text_than_an_answer_holds_is_refused():
+    asked = Request({"type": "http", "query_string": b"start=3&stop=5003", "headers": []})
+    with pytest.raises(HTTPException, match="stop: 5000 positions; ask for at most 4096 at once"):
+        stretch(asked, 10_000, 4096)
+    assert stretch(asked, 10_000) == (3, 5003)
+
+
+def test_a_head_of_nothing_and_a_damaged_layer_are_refused(tmp_path):
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    with hs.record(layer) as recording:
+        layer(torch.randn(1, 3, 8))
+    recording.save(tmp_path / "one")
+    empty = hs.Head(torch.zeros(0, 3), torch.zeros(2, 3))
+    with hs.serve([empty, tmp_path / "one.headscope"]) as served:
+        client = Client(served.url)
+        nothing, *there = client.heads()
+        answer = client.get(f"/api/v1/head/{nothing}")
+        assert (answer.status, answer.json["error"]) == (404, "the head has no queries or no keys.")
+        RAISED.printed("the head has no queries or no keys")
+        (file,) = (tmp_path / "one.headscope").glob("layer-*.safetensors")
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+        answer = client.get(f"/api/v1/head/{there[0]}")
+        assert answer.status == 410
+        RAISED.printed(re.escape(answer.json["error"]))
