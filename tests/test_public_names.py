@@ -102,3 +102,11 @@ def test_names_are_found_where_they_live_and_listed_before_they_are_loaded():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == ["True", "False", "headscope.attention.api"]
+
+
+def test_the_citation_names_the_version():
+    from importlib.metadata import version
+    from pathlib import Path
+
+    cited = (Path(__file__).parents[1] / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {version('headscope')}\n" in cited
