@@ -344,7 +344,9 @@ def test_what_the_command_refuses(bert, texts, tmp_path, capsys, monkeypatch):
         refused(capsys, [*arguments, *base], match=match)
     assert not (tmp_path / "out").exists()
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(TrainingError, match="--batch-size 6: 4 processes share it; give a multiple of 4"):
+    with pytest.raises(
+        TrainingError, match="--batch-size 6: 4 processes share it, in 1 parts each; give a multiple of 4."
+    ):
         finetune(settings(bert, texts, tmp_path / "out"))
 
 
