@@ -23,7 +23,9 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(share, 1)))
 
 # Programs that tests run in processes of their own; pytest would import them, for the examples in their docstrings.
+# Three switch Triton's interpreter on for the rest of their process.
 collect_ignore_glob = ["*/two_ranks.py", "*/two_processes.py", "*/compile_one.py"]
+collect_ignore_glob += ["interpreter.py", "*/triton_cases.py", "*/gpu_pass_cases.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
