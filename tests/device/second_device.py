@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 NAME = "second"
 aten = torch.ops.aten
@@ -98,10 +98,23 @@ def called(func: Any, args: Any, kwargs: Any) -> Any:
     return tree_map_only(Tensor, lambda x: written[id(x)] if id(x) in written else Second(x), output)
 
 
+class Module(_DummyBackendModule):
+    """What torch asks of the device. It cannot be unregistered: to the tests that come after, it is not available.
+
+    The Trainer of transformers would train on the CPU while `torch.accelerator` shows another device.
+    """
+
+    def is_available(self) -> bool:
+        return False
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16, torch.float16]
+
+
 @functools.cache
 def register() -> None:
     """Make the device known to torch, once in a process."""
-    _setup_privateuseone_for_python_backend(NAME)
+    _setup_privateuseone_for_python_backend(NAME, Module())
     library = torch.library.Library("_", "IMPL")
     library.fallback(lambda op, *args, **kwargs: called(op, args, kwargs), "PrivateUse1")
     register.library = library  # type: ignore[attr-defined]  # which ends with the object
