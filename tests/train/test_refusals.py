@@ -27,11 +27,14 @@ def test_a_tokenizer_that_does_not_say_where_its_tokens_stand():
 
 def test_a_question_that_leaves_no_room_for_its_context():
     tokenizer, question = tiny.bert_tokenizer(), "which animal was too tired"
-    alone = len(tokenizer(question, "")["input_ids"])
+    alone = len(tokenizer(question, "all")["input_ids"]) - 1
     example = Question(7, question, "the animal", (Part("animal", 4),))
     match = f"--data, line 7: the question has {alone} tokens, and the model reads {alone + 1} with the context"
     with pytest.raises(TrainingError, match=match):
         task_named("answer").features([example], Tools("m", None, tokenizer, alone + 1))
+    model = SimpleNamespace(config=SimpleNamespace(may_lack_answer=False))
+    made = task_named("answer").features([example], Tools("m", model, tokenizer, alone + 2))
+    assert [len(row["input_ids"]) for row in made.rows] == [alone + 2]
 
 
 def test_a_tokenizer_without_a_token_to_begin_with():

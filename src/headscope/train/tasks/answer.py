@@ -92,9 +92,11 @@ class Answer(Task):
                 f"finetune: the tokenizer of {tools.name} does not say where its tokens stand in the text; give a "
                 "model with a fast tokenizer."
             )
-        found = []
+        found, special = [], tools.tokenizer.num_special_tokens_to_add(pair=True)
         for place, example in enumerate(examples):
-            alone = len(tools.tokenizer(example.question, "", verbose=False)["input_ids"])
+            # An empty context would not do: to a tokenizer it is none, and brings fewer special tokens.
+            tokens = tools.tokenizer(example.question, add_special_tokens=False, verbose=False)["input_ids"]
+            alone = len(tokens) + special
             room = tools.longest - alone
             if room < 2:
                 raise TrainingError(
