@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from headscope.attention.masks.runs import Runs
-
-if TYPE_CHECKING:
-    from headscope.attention.masks.mask import Dense
 
 # Half-open ranges of keys, ascending and apart from each other.
 Ranges = tuple[tuple[int, int], ...]
@@ -32,7 +29,7 @@ class LastQuery:
     """
 
     ranges: Ranges
-    among: Dense | None = None
+    among: Any = None  # a dense mask, which stands on this module
     items: int = 1
     heads: int = 1
 
