@@ -130,7 +130,7 @@ function readoutOf(pane, pair, readout) {
   const from = z && holder?.query != null ? { query: holder.query, key: holder.key } : pair;
   const word = (axis, at) => make("bdi", {}, pane.labels.at(axis, at) ?? "…");
   const said = [word("queries", from.query), " → ", word("keys", from.key), " "];
-  if (max < 0) return [...said, "may not be seen. "];
+  if (found.every((one) => !one || one.max < 0)) return [...said, "may not be seen. "];
   const value = pane.stores.length > 1 ? `difference ${signed(Math.max(0, mean) - Math.max(0, found[1]?.mean ?? 0))}` : z ? `max ${weightText(holder?.max ?? max)}, mean ${weightText(holder?.mean ?? mean)}` : weightText(holder?.max ?? max);
   const where = z && !holder ? `queries ${cell[0] << z}–${((cell[0] + 1) << z) - 1}, keys ${cell[1] << z}–${((cell[1] + 1) << z) - 1}` : `query ${from.query}, key ${from.key}`;
   return [...said, make("strong", {}, value), make("span", { class: "hint" }, where), " "];
