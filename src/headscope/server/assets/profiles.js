@@ -23,7 +23,7 @@ export class Profiles {
 
   async ask({ query, key }) {
     const { info, viewport } = this.pane;
-    if (query >= info.queries || key >= info.keys) return;
+    if (!info || query >= info.queries || key >= info.keys) return; // closed meanwhile, or of another size
     const part = (axis) => {
       const [start, stop] = viewport.seen(axis);
       const cells = Math.min(512, Math.max(16, Math.round((stop - start) / 2 ** viewport.z)));
