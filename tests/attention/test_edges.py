@@ -76,3 +76,16 @@ def test_float64_stays_float64_beside_slopes_of_float32(backend):
     distance = (torch.arange(37)[None] - torch.arange(31)[:, None] - 6).abs()
     want = hs.attend(q, k, v, bias=hs.dense_bias(-slopes.double()[None, :, None, None] * distance), backend="formula")
     torch.testing.assert_close(hs.attend(q, k, v, bias=hs.alibi(slopes), backend=backend), want, atol=1e-13, rtol=1e-13)
+
+
+def test_one_query_and_no_keys_of_a_dense_mask():
+    q, k, v = qkv(b=1, q=1, k=0)
+    assert not hs.attend(q, k, v, mask=hs.dense(torch.zeros(1, 1, 1, 0, dtype=torch.bool))).any()
+
+
+def test_one_number_for_all_keys_beside_runs_with_holes():
+    q, k, v = qkv(q=5, k=67)
+    options = {"mask": hs.first(2) | hs.window(3), "bias": hs.dense_bias(torch.randn(2, 6, 5, 1).double())}
+    want = hs.attend_lse(q, k, v, backend="formula", **options)
+    for found, expected in zip(hs.attend_lse(q, k, v, backend="tiled", **options), want, strict=True):
+        torch.testing.assert_close(found, expected)

@@ -34,13 +34,11 @@ def ours(call: Call, backend: str | None) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def without_gradients(call: Call, backend: str | None) -> tuple[list[Tensor], list[Tensor]]:
-    """Values and lse where nothing trains; `hs.attend` gives the values of `hs.attend_lse`, or nearly."""
+    """Values and lse where nothing trains, and the values of `hs.attend`, in the place of gradients."""
     with torch.no_grad():
         results = list(hs.attend_lse(call.q, call.k, call.v, **call.keywords, backend=backend))
         alone = hs.attend(call.q, call.k, call.v, **call.keywords, backend=backend)
-    eps = torch.finfo(alone.dtype).eps
-    torch.testing.assert_close(alone, results[0], atol=4 * eps * largest([call.v]), rtol=0)
-    return results, []
+    return results, [alone]
 
 
 def torchs(call: Call) -> tuple[list[Tensor], list[Tensor]]:
@@ -100,10 +98,16 @@ def check(call: Call) -> None:
     eps = torch.finfo(call.q.dtype).eps
     fine = min(eps, torch.finfo(torch.float32).eps)
     scores = largest([call.scores(), want[1]])
-    # Where torch has no such call, a score is rounded to what its own size allows.
-    room = ROUNDINGS * eps + (0.0 if good else 4 * fine * scores)
+    # On a few numbers torch may be exact by luck: half a unit of the largest score is what its rounding may cost. Where
+    # torch has no such call, there is nothing to compare with, and a few such roundings are allowed.
+    room = ROUNDINGS * eps + (0.5 if good else 4.0) * fine * scores
     most = 2 * error(theirs, want[:1]) * good + room * largest([call.v, *want[:1]])
-    most_steep = 2 * error(their_steep, steep[:3]) * good + 2 * room * largest(steep)
+    # The gradient of a score is a difference of products with values, and rounds with their size. That of a key or of
+    # something learned is a sum over rows, whose terms may cancel.
+    rows = call.q.shape[1] // call.k.shape[1] * call.q.shape[2]
+    steepest = largest([*steep, call.v])
+    most_steep = 2 * error(their_steep, steep[:3]) * good + 2 * room * (steepest + (0 if good else rows / 2))
+    most_learned = most_steep + 2 * room * call.q.shape[0] * call.q.shape[2] / 2
     # The kernels of torch for 16 bits take an exponential of 14 bits or better.
     most_lse = max(16 * fine * scores, 2**-13 if eps > 1e-4 else 0.0)
     for backend in BACKENDS:
@@ -115,7 +119,11 @@ def check(call: Call) -> None:
                 continue
             assert error(found[:1], want[:1]) <= most, (backend, run)
             assert error(found[1:], want[1:]) <= most_lse, (backend, run)
-            assert error(mine, steep[: len(mine)]) <= most_steep, (backend, run)
+            if run is without_gradients:
+                assert error(mine, want[:1]) <= most, (backend, "attend")
+                continue
+            assert error(mine[:3], steep[:3]) <= most_steep, (backend, run)
+            assert error(mine[3:], steep[3:]) <= most_learned, (backend, run)
 
 
 def largest(tensors: list[Tensor]) -> float:

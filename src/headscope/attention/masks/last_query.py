@@ -105,6 +105,8 @@ def of_runs(runs: Runs) -> tuple[Ranges, Tensor | None]:
 
 def of_dense(allowed: Tensor) -> tuple[Ranges, bool]:
     """The hull of what a boolean mask for one query lets anyone see, and whether everyone sees all of it."""
+    if not allowed.numel():
+        return (), True
     seen = allowed.numpy().reshape(-1, allowed.shape[-1])
     columns = np.flatnonzero(seen.any(0))
     if not len(columns):

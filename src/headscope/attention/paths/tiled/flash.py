@@ -124,7 +124,11 @@ class FlashTiles:
         if self.flips(tile):
             ((first, last),) = tile.spans
             return self.bias.reversed_rows(tile.heads, tile.rows, first, last)
-        blocks = [self.bias.block(tile.items, tile.heads, tile.rows, first, last) for first, last in tile.spans]
+        # Expanded before they are joined: a bias may be one number for all keys.
+        blocks = [
+            self.bias.block(tile.items, tile.heads, tile.rows, first, last).expand(-1, -1, -1, last - first)
+            for first, last in tile.spans
+        ]
         rows = tile.rows.stop - tile.rows.start
         block = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=3)
         block = block.expand(-1, -1, rows, tile.keys)
