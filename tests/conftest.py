@@ -21,6 +21,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(share, 1)))
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # this process read the variable before it was set
 
 # Programs that tests run in processes of their own; pytest would import them, for the examples in their docstrings.
 # Three switch Triton's interpreter on for the rest of their process.

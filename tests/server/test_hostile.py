@@ -114,11 +114,10 @@ def test_no_more_work_than_the_bound_waits(monkeypatch):
             thread.start()
         for _ in range(2):
             assert entered.acquire(timeout=20)
-        for _ in range(100):
-            refused = client.get(f"/api/v1/status/{head}")
-            if refused.status == 503:
-                break
-            time.sleep(0.05)
+        until = time.monotonic() + 20
+        while served._server.desk.waiting < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+        refused = client.get(f"/api/v1/status/{head}")
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
         RAISED.printed("the server is busy; ask again in a second")
         go.set()

@@ -21,7 +21,8 @@ FOR = {
     "demo": "the packaged all-MiniLM-L6-v2 for `headscope view`",
     "plot": "figures: PNG, SVG, PDF",
     "serve": "the map server",
-    "train": "watching and finetuning",
+    "train": "watching",
+    "finetune": "`headscope finetune`: metrics and LoRA",
     "docs": "building the documentation",
     "test": "running the tests",
 }
