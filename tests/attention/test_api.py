@@ -166,9 +166,19 @@ def test_weights_do_not_depend_on_the_value_they_are_given():
         torch.testing.assert_close(shifted, hs.attend(q, k, v, mask=hs.causal(), backend=backend) + 1.0)
 
 
-def test_what_only_shows_without_the_shape_checks_of_the_tests():
-    """Compiled modules, and arguments of the wrong type: in a process of its own, as users run it."""
+def run_unchecked(marks):
+    """Run unchecked_cases.py in a process of its own."""
     cases = Path(__file__).parent / "unchecked_cases.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "--import-mode=importlib", str(cases)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "--import-mode=importlib", "-m", marks]
+    done = subprocess.run([*command, str(cases)], capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout[-5000:]
+
+
+def test_what_only_shows_without_the_shape_checks_of_the_tests():
+    """Compiled modules, and arguments of the wrong type, as users run them."""
+    run_unchecked("not slow")
+
+
+@pytest.mark.slow
+def test_flexattention_compiled():
+    run_unchecked("slow")

@@ -107,6 +107,7 @@ def test_modules_can_be_exported(options):
     torch.testing.assert_close(exported.module()(*tensors), Calls(**options)(*tensors))
 
 
+@pytest.mark.slow
 def test_flexattention_agrees_where_it_runs():
     q, k, v = torch.randn(1, 4, 131, 32), torch.randn(1, 2, 257, 32), torch.randn(1, 2, 257, 32)
     asked = {"mask": hs.window(30, 5) & hs.padding([200]), "softcap": 3.0, "bias": hs.alibi(4)}

@@ -3,6 +3,7 @@
 Run by test_export in a process of its own: the shape checks that the other tests have switched on cannot be compiled.
 """
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,13 @@ class Causal(nn.Module):
         return self.layer(x, mask=hs.causal())
 
 
-@pytest.mark.parametrize("mask", [None, hs.causal(), hs.padding([13, 7]), hs.causal() & hs.padding([13, 7])])
+# Of each kind the default tests compile the case with the most parts; the others are slow.
+also = partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "mask", [also(None), also(hs.causal()), also(hs.padding([13, 7])), hs.causal() & hs.padding([13, 7])]
+)
 def test_compiled_in_one_piece(mask: Mask | None) -> None:
     layer = rotary_layer()
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
@@ -49,7 +56,7 @@ def test_compiled_in_one_piece(mask: Mask | None) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "paper"])
+@pytest.mark.parametrize("name", [also("gpt2"), also("llama"), "paper"])
 def test_models_compiled_in_one_piece(name: str) -> None:
     models = {
         "gpt2": lambda: gpt2(11, embed_dim=12, num_heads=2, layers=2, max_positions=32),
@@ -64,7 +71,7 @@ def test_models_compiled_in_one_piece(name: str) -> None:
     torch.testing.assert_close(compiled(**more), model(**more))
 
 
-@pytest.mark.parametrize("options", ["none", "both masks", "causal", "empty row"])
+@pytest.mark.parametrize("options", [also("none"), "both masks", also("causal"), also("empty row")])
 def test_torchs_call_compiled_in_one_piece(options: str) -> None:
     layer = TorchMultiheadAttention(12, 3, batch_first=True)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
