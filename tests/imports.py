@@ -26,7 +26,8 @@ STANDS_ON: dict[str, tuple[str, ...]] = {
     "tiles": ("look",),
     "server": ("tiles", "recording", "view"),
     "train": ("look", "recording", "change", "view"),
-    "cli": ("nn", "train", "view", "change", "server"),
+    "lesson": ("nn", "view"),
+    "cli": ("nn", "train", "view", "change", "server", "lesson"),
     "__main__": ("cli",),
 }
 # The package itself hands out the names of all packages but the command line. Only the command line may import it.

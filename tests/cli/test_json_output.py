@@ -13,7 +13,7 @@ from tests.raises import RAISED
 
 TEXT = "a b a b c"
 # These print what they do while they do it, for hours, or serve until they are stopped.
-WITHOUT = {"finetune", "serve", "learn", "share"}
+WITHOUT = {"finetune", "serve"}
 
 
 @pytest.fixture(autouse=True)

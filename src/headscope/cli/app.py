@@ -25,11 +25,12 @@ from headscope.cli.endings import (
 from headscope.cli.explain import explain
 from headscope.cli.finetune import finetune
 from headscope.cli.heads import heads
+from headscope.cli.learn import learn
 from headscope.cli.record import record
 from headscope.cli.serve import serve
 from headscope.cli.view import view
 
-COMMANDS = (view, record, serve, compare, heads, ablate, finetune, explain, bench, doctor)
+COMMANDS = (view, record, serve, compare, heads, ablate, finetune, learn, explain, bench, doctor)
 
 
 def command() -> Any:

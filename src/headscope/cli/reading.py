@@ -13,6 +13,8 @@ from headscope.cli.status import busy, collecting_later, warn
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
+    from headscope.hf.models import Loaded
+    from headscope.hf.text import Encoded
     from headscope.recording.recording import Recording
 
 MODEL = "A folder, or a name on the Hugging Face Hub; the packaged all-MiniLM-L6-v2 unless given."
@@ -93,13 +95,10 @@ def recorded(text: str, pair: str | None, name: str | None, generate: int | None
     import headscope as hs
     from headscope.cli.generating import able, generated
     from headscope.cli.generating import generate as made_by
-    from headscope.hf import models
     from headscope.hf.text import encode, run
 
-    with busy(f"loading {name or models.PACKAGED_NAME}"), collecting_later():
-        quiet()
-        loaded = models.load(name)
-        loaded = loaded if generate is None else able(loaded)
+    loaded = loaded_model(name)
+    loaded = loaded if generate is None else able(loaded)
     with busy("reading"):
         encoded = encode(loaded, text, pair)
         ids: list[int] = []
@@ -118,6 +117,21 @@ def recorded(text: str, pair: str | None, name: str | None, generate: int | None
         recording.tokens(encoded.axis, side="encoder" if paired else None)
     if encoded.decoder is not None and not ids:
         recording.tokens(encoded.decoder, side="decoder")
+    complete(loaded, encoded)
+    return recording, made
+
+
+def loaded_model(name: str | None) -> Loaded:
+    """A model and its tokenizer; what goes on meanwhile is shown."""
+    from headscope.hf import models
+
+    with busy(f"loading {name or models.PACKAGED_NAME}"), collecting_later():
+        quiet()
+        return models.load(name)
+
+
+def complete(loaded: Loaded, encoded: Encoded) -> None:
+    """Say on stderr what was left out of a text, and which weights are random."""
     if encoded.cut:
         warn(
             f"the text has {encoded.axis.length + encoded.cut} tokens and {loaded.name} takes {loaded.limit}: "
@@ -128,4 +142,3 @@ def recorded(text: str, pair: str | None, name: str | None, generate: int | None
             f"{len(loaded.absent)} weights of {loaded.name} are not in its files and therefore random "
             f"({loaded.absent[0]}, ...): what you see is not the trained model."
         )
-    return recording, made

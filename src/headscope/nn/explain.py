@@ -14,7 +14,7 @@ from headscope.attention.bias import Bias
 from headscope.attention.masks.mask import Mask
 from headscope.attention.paths.formula import apply, normalise, scores
 from headscope.errors import ModelError
-from headscope.nn.explain_parts import Calls, affine, made, part_step
+from headscope.nn.explain_parts import Calls, affine, made, part_step, score_formula
 from headscope.nn.explanation import Explanation, Step
 from headscope.nn.multihead import MultiheadAttention, merge_heads
 from headscope.nn.projection import split_heads
@@ -113,10 +113,9 @@ def attention_steps(
     s = scores(
         q, k, scale=d**-0.5 if layer.scale is None else layer.scale, softcap=layer.softcap, bias=added, allowed=allowed
     )
-    product = f"q kᵀ / √{d}" if layer.scale is None else f"{layer.scale:g} · q kᵀ"
-    product = product if layer.softcap is None else f"{layer.softcap} · tanh({product} / {layer.softcap})"
-    extra = "".join(f" + {word}" for word, part in (("bias", bias), ("mask", mask)) if part is not None)
-    steps.append(made("scores", product + extra, s, flops=2 * s.numel() * d))
+    parts = [word for word, part in (("bias", bias), ("mask", mask)) if part is not None]
+    formula = score_formula(d, layer.scale, layer.softcap, parts)
+    steps.append(made("scores", formula, s, flops=2 * s.numel() * d))
     weights, _ = normalise(s, layer.sinks)
     formula = "softmax(scores)" if layer.sinks is None else "softmax(scores, sink)"
     # Per weight: subtract the maximum, exponentiate, add up, divide.

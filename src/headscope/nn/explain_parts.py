@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -136,6 +137,19 @@ def made(
 def affine(source: str, name: str, linear: nn.Module) -> str:
     """The formula of a linear map."""
     return f"{source} W_{name}ᵀ" + (f" + b_{name}" if any(n == "bias" for n, _ in linear.named_parameters()) else "")
+
+
+def score_formula(d: int, scale: float | None, softcap: float | None, parts: Sequence[str] = ()) -> str:
+    """How scores are made of q and k: the scale, the softcap, and what is added.
+
+    Example:
+        >>> score_formula(64, None, None, ["mask"]), score_formula(4, 1.0, 50.0)
+        ('q kᵀ / √64 + mask', '50.0 · tanh(1 · q kᵀ / 50.0)')
+    """
+    usual = scale is None or math.isclose(scale, d**-0.5)
+    product = f"q kᵀ / √{d}" if usual else f"{scale:g} · q kᵀ"
+    product = product if softcap is None else f"{softcap} · tanh({product} / {softcap})"
+    return " + ".join((product, *parts))
 
 
 def nbytes(t: Tensor) -> int:

@@ -1,0 +1,1 @@
+"""What one head of a real model does with a text, step by step: for a terminal, for a page, or as data."""
