@@ -153,6 +153,7 @@ def main() -> None:
                     tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
                     tab.goto(address)
                     tab.wait_for_selector("html[data-ready=true]", timeout=60_000)
+                    tab.wait_for_selector("body:not(.busy)", state="attached", timeout=60_000)
                     tab.wait_for_timeout(400)
                     tab.screenshot(path=chosen.folder / f"{name}-{width}-{scheme}.png", full_page=width < 900)
                     tab.close()

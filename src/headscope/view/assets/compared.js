@@ -67,7 +67,7 @@ export function bothSides() {
     const made = weightsOf(start + state.layer, state.head, input.item, "weights");
     let step = made.next();
     while (!step.done) step = made.next();
-    return new Side(step.value, shownOf(axes.queries), shownOf(axes.keys), axes.keys.length);
+    return new Side(step.value.weights, shownOf(axes.queries), shownOf(axes.keys), axes.keys.length);
   });
   const second = axesOf(input.second + state.layer, input.item);
   const difference = new Difference(...sides);

@@ -10,6 +10,7 @@ import { ARROWS, choose, chosenHeads, on, state } from "./state.js";
 import { dimmed } from "./search.js";
 import { onThumbnail, thumbnail, thumbnailNow } from "./thumbnails.js";
 
+const MOST_HIGH = 530; // Pixels that all squares may be high together.
 const SQUARES = 200; // More heads than this are coloured squares; the picture comes on hover.
 const heads = page.layers.reduce((sum, layer) => sum + (layer.derived ? 0 : layer.heads.length), 0);
 const squares = heads > SQUARES;
@@ -61,7 +62,10 @@ function layout() {
   const widest = Math.max(...page.layers.map((layer) => layer.heads.length));
   const margin = state.grid === "kind" ? 72 : state.grid === "layer" ? 24 : 0;
   const gap = widest > 24 ? 1 : widest > 16 ? 2 : 4;
-  const size = Math.max(squares ? 8 : 10, Math.min(44, Math.floor((width - margin + gap) / Math.min(widest, 32)) - gap));
+  const fits = Math.floor((width - margin + gap) / Math.min(widest, 32)) - gap;
+  // Squares are as small as it takes to see all of them, but no smaller than a finger can tell apart.
+  const tallest = squares ? Math.max(14, Math.floor((MOST_HIGH - 16) / (page.layers.length + 1)) - gap) : 44;
+  const size = Math.max(squares ? 8 : 10, Math.min(44, tallest, fits));
   const along = Math.max(1, Math.floor((width - margin + gap) / (size + gap)));
   geometry = { size, gap, margin };
   rows = arranged(along);

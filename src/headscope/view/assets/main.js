@@ -15,16 +15,18 @@ import { listenOnPassage } from "./passage.js";
 import { listenOnMap, pairText, zoomBy } from "./pointer.js";
 import { drawReading, listenOnReading } from "./reading.js";
 import { drawPanel, listenOnRow } from "./row.js";
+import { previewOf } from "./preview.js";
 import { Chosen, saidOf } from "./shown.js";
 import { Slices } from "./slices.js";
 import { listenOnSteps } from "./steps.js";
 import { chosenHeads, choose, on, state } from "./state.js";
 
+const TALLEST_MAP = 520; // Pixels, where the parts of the page stand below one another.
 const AT_ONCE = 2 ** 24; // Multiplications that are done before the next frame.
 const chosen = new Chosen();
 const map = new HeatMap(byId("map"), byId("map-box"));
 const { frame } = map;
-const loadingWork = new Slices();
+const loadingWork = new Slices(30); // Nobody can do much before the head is there.
 
 /** Load the chosen head, at once where it is small, and show it. */
 function load() {
@@ -37,6 +39,7 @@ function load() {
   }
   document.body.classList.add("busy");
   drawHeadline(chosen);
+  redraw();
   loadingWork.start([loading, finish()]);
 }
 
@@ -64,8 +67,10 @@ function drawToken() {
   drawReadout();
 }
 
+/** Draw the map: of a head that is still being computed its small picture, enlarged. */
 function redraw() {
-  map.draw({ shown: chosen.shown, axes: axesOf(state.layer, state.item), query: state.query, cursor: state.cursor });
+  map.tall = matchMedia("(max-width: 900px)").matches ? Math.min(0.92 * window.innerWidth, TALLEST_MAP) : 0;
+  map.draw({ shown: chosen.shown ?? previewOf(), axes: axesOf(state.layer, state.item), query: state.query, cursor: state.cursor });
   byId("zoom").hidden = !frame.zoomable && !frame.zoomed;
   byId("zoom-all").disabled = !frame.zoomed;
   byId("map").classList.toggle("zoomed", frame.zoomed);

@@ -11,6 +11,7 @@ const CORNER = 42; // The least room above the map: the words in its corner need
 
 /** The heat map of a head on a canvas: drawing. What is drawn is { shown, axes, query, cursor }. */
 export class HeatMap {
+  /** `tall`: the most pixels that the map may be high where its box is as high as what is in it. */
   constructor(canvas, box, frame = new Frame()) {
     Object.assign(this, { canvas, box, frame, overview: null, tall: 0, labelled: { rows: [], columns: [] } });
   }
@@ -19,9 +20,11 @@ export class HeatMap {
     const [width, height] = [this.box.clientWidth, this.tall || this.box.clientHeight];
     const context = sharpen(this.canvas, width, height);
     this.scene = scene;
+    if (!this.tall) this.box.style.height = "";
     if (!scene.shown || width < 40) return;
     context.font = FONT;
     layMap(this, context, width, height);
+    if (this.tall) this.box.style.height = `${Math.ceil(this.frame.place.y + this.frame.place.height) + 8}px`;
     this.drawOn(context);
     const { x, y, width: wide, height: high } = this.frame.place;
     const { r, c } = this.frame.view;

@@ -36,17 +36,18 @@ export class Shown {
   constructor(weights, rows, columns, keys) {
     this.rows = rows;
     this.columns = columns;
-    this.values = new Float32Array(rows.length * columns.length);
+    const all = columns.length === keys;
+    const asTheyAre = all && rows.length * keys === weights.length && state.special !== "renormalised";
+    this.values = asTheyAre ? weights : new Float32Array(rows.length * columns.length);
     this.unseen = false;
     this.empty = new Uint8Array(rows.length);
-    const all = columns.length === keys;
     for (let r = 0, at = 0; r < rows.length; r++) {
       const start = rows[r] * keys;
       const factor = rowFactor(weights, start, columns);
       let any = false;
       for (let c = 0; c < columns.length; c++, at++) {
         const weight = weights[start + (all ? c : columns[c])];
-        this.values[at] = weight < 0 ? UNSEEN : weight * factor;
+        if (!asTheyAre) this.values[at] = weight < 0 ? UNSEEN : weight * factor;
         if (weight < 0) this.unseen = true;
         else any = true;
       }
@@ -102,10 +103,10 @@ export class Chosen {
       this.name = "";
       const parts = [];
       for (const [layer, head] of heads) parts.push(yield* weightsOf(layer, head, item, weigh));
-      this.weights = combined(parts, combine);
-      this.parts = parts;
+      this.parts = parts.map(({ weights }) => weights);
+      this.weights = combined(this.parts, combine);
       this.name = name;
-      this.spread = effectiveKeys(this.weights, queries.length, keys.length);
+      this.spread = parts.length === 1 && weigh === "weights" ? parts[0].spread : effectiveKeys(this.weights, queries.length, keys.length);
     }
     if (special === state.special) this.shown = new Shown(this.weights, shownOf(queries), shownOf(keys), keys.length);
   }
@@ -140,14 +141,14 @@ function sameAxes(one, other) {
   return one.queries === other.queries && one.keys === other.keys;
 }
 
-/** All weights of one head; each times the length of its value, and the row divided by its sum, where that is chosen. */
+/** All weights of one head; each times the length of its value, and the row divided by its sum, where that is chosen. With them how many keys a query of the head looks at, on average. */
 export function* weightsOf(layer, head, item, weigh = state.weigh) {
   const source = headOf(layer, head, item);
   const weights = new Float32Array(source.queries * source.keys);
-  yield* weightsInto(source, weights);
+  const spread = yield* weightsInto(source, weights);
   const lengths = weigh === "values" ? lengthsOf(layer, head, item) : null;
   if (lengths) for (let query = 0; query < source.queries; query++) weighByLength(weights.subarray(query * source.keys, (query + 1) * source.keys), lengths);
-  return weights;
+  return { weights, spread };
 }
 
 function weighByLength(row, lengths) {

@@ -1,10 +1,11 @@
 // Long work in short slices, so that the page never freezes.
 
-const SLICE = 9; // milliseconds of work before the page may breathe
+const SLICE = 9; // milliseconds of work before the next frame
 
 /** Runs generators one after the other; a new queue replaces what is left of the old one. */
 export class Slices {
-  constructor() {
+  constructor(milliseconds = SLICE) {
+    this.milliseconds = milliseconds;
     this.queue = [];
     this.waiting = false;
     this.channel = new MessageChannel();
@@ -33,7 +34,7 @@ export class Slices {
 
   slice() {
     this.waiting = false;
-    const until = performance.now() + SLICE;
+    const until = performance.now() + this.milliseconds;
     while (this.queue.length && performance.now() < until) if (this.queue[0].next().done) this.queue.shift();
     this.wake();
   }

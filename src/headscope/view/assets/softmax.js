@@ -8,59 +8,87 @@
 
 export const UNSEEN = -1;
 
-/** The product of a query and a key; four sums side by side, which a processor does at once. */
-function dotOf(q, base, k, other, size) {
-  let one = 0;
-  let two = 0;
-  let three = 0;
-  let four = 0;
-  let i = 0;
-  for (; i + 3 < size; i += 4) {
-    one += q[base + i] * k[other + i];
-    two += q[base + i + 1] * k[other + i + 1];
-    three += q[base + i + 2] * k[other + i + 2];
-    four += q[base + i + 3] * k[other + i + 3];
+/** The products of one query with a run of keys, written to `out`: four keys at a time, since they share the query's numbers. */
+function productsInto(q, base, k, [first, last], size, out, at) {
+  let key = first;
+  for (; key + 3 < last; key += 4) {
+    let [one, two, three, four] = [0, 0, 0, 0];
+    const [a, b, c, d] = [key * size, (key + 1) * size, (key + 2) * size, (key + 3) * size];
+    for (let i = 0; i < size; i++) {
+      const value = q[base + i];
+      one += value * k[a + i];
+      two += value * k[b + i];
+      three += value * k[c + i];
+      four += value * k[d + i];
+    }
+    out[at + key] = one;
+    out[at + key + 1] = two;
+    out[at + key + 2] = three;
+    out[at + key + 3] = four;
   }
-  for (; i < size; i++) one += q[base + i] * k[other + i];
-  return one + two + three + four;
+  for (; key < last; key++) {
+    let sum = 0;
+    for (let i = 0; i < size; i++) sum += q[base + i] * k[key * size + i];
+    out[at + key] = sum;
+  }
 }
 
-/** The weights of one query over all keys, written to `out` from `at` on. */
+/** Products to scores, in place; returns the largest, and whether any is more than nothing. */
+function scoresInto(head, query, [first, last], out, at) {
+  const { factor, softcap, bias } = head;
+  let [largest, any] = [-Infinity, false];
+  for (let key = first; key < last; key++) {
+    let score = out[at + key] * factor;
+    if (softcap !== null) score = softcap * Math.tanh(score / softcap);
+    if (bias) score += bias(query, key);
+    out[at + key] = score;
+    if (score !== -Infinity) any = true;
+    if (score > largest) largest = score;
+  }
+  return [largest, any];
+}
+
+/** The weights of one query over all keys, written to `out` from `at` on; returns their entropy, NaN where it sees no key. */
 export function rowInto(head, query, out, at) {
-  const { q, k, keys, size, factor, softcap, sink } = head;
+  const { q, k, keys, size, sink } = head;
   const base = query * (k ? size : keys);
   const ends = head.runsOf(query);
+  const runs = [];
+  for (let run = 0; run < ends.length; run += 2) if (ends[run] < ends[run + 1]) runs.push([ends[run], ends[run + 1]]);
   let largest = sink === null ? -Infinity : sink;
   let any = false;
   out.fill(UNSEEN, at, at + keys);
-  for (let run = 0; run < ends.length; run += 2) {
-    for (let key = ends[run]; key < ends[run + 1]; key++) {
-      const dot = k ? dotOf(q, base, k, key * size, size) : q[base + key];
-      let score = dot * factor;
-      if (softcap !== null) score = softcap * Math.tanh(score / softcap);
-      if (head.bias) score += head.bias(query, key);
-      out[at + key] = score;
-      if (score !== -Infinity) any = true;
-      if (score > largest) largest = score;
-    }
+  for (const run of runs) {
+    if (k) productsInto(q, base, k, run, size, out, at);
+    else out.set(q.subarray(base + run[0], base + run[1]), at + run[0]);
+    const [most, some] = scoresInto(head, query, run, out, at);
+    if (most > largest) largest = most;
+    any ||= some;
   }
   let sum = sink === null ? 0 : Math.exp(sink - largest);
-  for (let run = 0; run < ends.length; run += 2) {
-    for (let key = at + ends[run]; key < at + ends[run + 1]; key++) {
-      out[key] = any ? Math.exp(out[key] - largest) : 0;
-      sum += out[key];
+  const fromSink = sum;
+  let weighted = 0; // Σ exp(s)·s, for the entropy.
+  for (const [first, last] of runs) {
+    for (let key = at + first; key < at + last; key++) {
+      const less = out[key] - largest;
+      const power = any ? Math.exp(less) : 0;
+      sum += out[key] = power;
+      if (power > 0) weighted += power * less;
     }
   }
-  for (let run = 0; any && run < ends.length; run += 2) {
-    for (let key = at + ends[run]; key < at + ends[run + 1]; key++) out[key] /= sum;
-  }
+  if (!any) return runs.length ? 0 : NaN;
+  for (const [first, last] of runs) for (let key = at + first; key < at + last; key++) out[key] /= sum;
+  return Math.max(0, (Math.log(sum) * (sum - fromSink) - weighted) / sum);
 }
 
-/** All weights of a head, a few rows at a time: yields the share that is done. */
+/** All weights of a head, a few rows at a time: yields the share that is done; returns how many keys a query looks at, on average. */
 export function* weightsInto(head, out) {
   const step = Math.max(1, Math.floor(1e6 / (head.keys * (head.size + 8)))); // About a millisecond.
+  let [total, count] = [0, 0];
   for (let query = 0; query < head.queries; query++) {
-    rowInto(head, query, out, query * head.keys);
+    const entropy = rowInto(head, query, out, query * head.keys);
+    if (entropy >= 0) [total, count] = [total + Math.exp(entropy), count + 1];
     if (query % step === step - 1) yield (query + 1) / head.queries;
   }
+  return count ? total / count : 0;
 }

@@ -5,11 +5,15 @@ import { cssColour, shortLabel } from "./dom.js";
 export const TURN = (-52 * Math.PI) / 180; // How labels of columns lean.
 const LONGEST = 26; // letters
 const LONGEST_NUMBERED = 11;
-const SPACING = 12; // pixels between two rows of labels; leaning ones need more
+const SPACING = 12; // pixels between two rows of labels
+const LEANING = 13.5; // between two that lean
+const AIRY = 1.35; // Where most labels are left out, those that stay have more room.
 
 /** Label every how many-th position, when one takes `size` pixels: 1, 2, 5, 10, 20, 50, … */
 export function everyNth(size, leaning = false) {
-  for (let step = 1; ; step *= 10) for (const factor of [1, 2, 5]) if (step * factor * size >= SPACING * (leaning ? 1.05 : 1)) return step * factor;
+  const least = leaning ? LEANING : SPACING;
+  if (size >= least) return 1;
+  for (let step = 1; ; step *= 10) for (const factor of [1, 2, 5]) if (step * factor > 1 && step * factor * size >= AIRY * least) return step * factor;
 }
 
 /** The text of a label on the map, and its number where most are left out. */
