@@ -3,7 +3,9 @@
 import hashlib
 import json
 import shutil
+import socket
 import sys
+import threading
 
 import pytest
 import torch
@@ -68,17 +70,22 @@ def test_weights_that_the_files_lack_are_named(bert, tmp_path):
     assert load(str(folder)).absent == ("encoder.layer.1.attention.self.query.weight",)
 
 
-def test_what_the_hub_cache_holds_needs_no_network(bert, monkeypatch):
-    """The first try is always the local one."""
-    seen, loaded = [], load(str(bert))
+def test_what_the_hub_cache_holds_needs_no_network(bert, tmp_path, monkeypatch):
+    """Nothing is asked of anybody, also not by transformers, which looks for an adapter."""
+    repository = tmp_path / "models--someone--something"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(bert, repository / "snapshots" / ("0" * 40))
 
-    def read(transformers, source, name, *, local):
-        seen.append((source, local))
-        return loaded
+    def refuse_all(*_, **__):
+        raise AssertionError("a connection was opened")
 
-    monkeypatch.setattr(models, "_read", read)
-    assert load("someone/something") is loaded
-    assert seen == [("someone/something", True)]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket.socket, "connect", refuse_all)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse_all)
+    assert load("someone/something").name == "someone/something"
 
 
 def test_what_the_hub_has_is_downloaded(bert, monkeypatch):
@@ -86,14 +93,12 @@ def test_what_the_hub_has_is_downloaded(bert, monkeypatch):
 
     def read(transformers, source, name, *, local):
         seen.append(local)
-        if local:
-            raise ModelError("not here")
         return loaded
 
     monkeypatch.setattr(models, "_read", read)
     monkeypatch.setattr(HfApi, "model_info", lambda self, name, timeout: None)
     assert load("someone/something") is loaded
-    assert seen == [True, False]
+    assert seen == [False]
 
 
 def refuse(monkeypatch, error):
@@ -125,6 +130,16 @@ def test_what_the_hub_does_not_give(monkeypatch, error, says):
     refuse(monkeypatch, error)
     with pytest.raises(ModelError, match=says):
         load("no/such")
+
+
+def test_a_hub_that_never_answers_is_given_up(monkeypatch):
+    """Also where the search for its address hangs, which no time limit of a request covers."""
+    answer = threading.Event()
+    monkeypatch.setattr(models, "PATIENCE", 0.05)
+    monkeypatch.setattr(HfApi, "model_info", lambda self, name, timeout: answer.wait(30))
+    with pytest.raises(ModelError, match="cannot be reached .no answer within 0.05 seconds"):
+        load("no/such")
+    answer.set()
 
 
 def test_a_cached_model_that_cannot_be_loaded_says_why_also_without_a_network(monkeypatch):

@@ -13,6 +13,7 @@ import headscope as hs
 from headscope.cli import corpus as corpora
 from headscope.cli import progress_file
 from headscope.files import system
+from headscope.files.library_files import library_files
 from headscope.hf import models
 from headscope.recording.recording import Layer, Recording
 from headscope.train import board, checkpoint
@@ -109,6 +110,31 @@ def file(name: str, write, old: bytes) -> Case:  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
+def model() -> Case:
+    """The model of a training, which other libraries write."""
+    names = {"config.json", "model.safetensors", "tokenizer.json"}
+
+    def before(here: Path) -> None:
+        (here / "out").mkdir()
+        for name in names | {"notes.txt"}:
+            (here / "out" / name).write_text("old " * 99)
+
+    def action(here: Path) -> None:
+        with library_files("finetune", here / "out") as beside:
+            for name in names:
+                (beside / name).write_text("new " * 99)
+
+    def whole(here: Path, done: bool) -> None:
+        found = {name: (here / "out" / name).read_text() for name in names}
+        assert set(found.values()) <= ({"new " * 99} if done else {"old " * 99, "new " * 99})
+        assert found["config.json"] == "old " * 99 or set(found.values()) == {"new " * 99}, "it does not come last"
+        assert (here / "out" / "notes.txt").read_text() == "old " * 99
+        if done:
+            assert {path.name for path in (here / "out").iterdir()} == names | {"notes.txt"}
+
+    return Case("the model of a training", before, action, whole, {"out"})
+
+
 def watch() -> Case:
     """The folder of a watch that goes on after a kill."""
     probe = (torch.linspace(-1, 1, 30).reshape(1, 5, 6),)
@@ -183,5 +209,6 @@ def cases() -> Iterator[Case]:
     yield file("page.html", lambda path: hs.page(recording(2.0), path), b"<!doctype html> the old one")
     yield file("heads.csv", table.save, b"layer,head\n")
     yield file("heads.parquet", table.save, b"PAR1 the old one")
+    yield model()
     yield watch()
     yield corpus()

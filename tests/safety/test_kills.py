@@ -8,7 +8,7 @@ from tests.safety.cases import cases, checkpoints, recording, saved_over
 
 NAMES = [
     "a new recording", "a recording that is replaced", "the same without renameat2", "a checkpoint", "a html file",
-    "a csv file", "a parquet file", "the folder of a watch", "a pass over a corpus",
+    "a csv file", "a parquet file", "the model of a training", "the folder of a watch", "a pass over a corpus",
 ]  # fmt: skip
 
 

@@ -23,6 +23,12 @@ from headscope.files import system
 PART = re.compile(r"\.headscope-\d+-[0-9a-f]{12}\.part")
 # The names of the files in the folders that are written as a whole: recordings and checkpoints.
 OURS = re.compile(r"layer-\d{5,}\.safetensors|(model|state)\.safetensors|(recording|checkpoint)\.json")
+# What `save_pretrained` of a model and of a tokenizer writes.
+BY_LIBRARIES = re.compile(
+    r"config\.json|generation_config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|training_args\.bin"
+    r"|tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|chat_template\.jinja"
+    r"|vocab\.(txt|json)|merges\.txt|(spiece|sentencepiece|tokenizer)(\.bpe)?\.model|README\.md"
+)
 
 
 @dataclass
@@ -103,7 +109,7 @@ def discard_if_dead(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         if system.lock(handle) and is_same(path, handle):
-            discard(path)
+            discard(path, re.compile(f"{OURS.pattern}|{BY_LIBRARIES.pattern}"))
     finally:
         os.close(handle)
 

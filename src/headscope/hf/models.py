@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +24,9 @@ WHAT_IS_A_MODEL = (
     "give a folder with config.json, weights and a tokenizer, "
     "or a name on the Hugging Face Hub such as 'openai-community/gpt2'"
 )
+
+# Seconds in which the Hub has to answer whether it has a model.
+PATIENCE = 8.0
 
 # A tokenizer that knows no limit says a number of this size.
 NO_LIMIT = 10**9
@@ -94,11 +99,14 @@ def load(name: str | None = None) -> Loaded:
         raise ModelError(f"model {name!r}: this is a file; give the folder that it lies in.")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"model {name!r}: there is no such folder; {WHAT_IS_A_MODEL}.")
-    try:
-        return _read(transformers, name, name, local=True)
-    except ModelError as not_here:
-        _ask_hub(name, cached=not_here)
-        return _read(transformers, name, name, local=False)
+    cached: ModelError | None = None
+    if (snapshot := _in_cache(name)) is not None:
+        try:
+            return _read(transformers, str(snapshot), name, local=True)
+        except ModelError as error:
+            cached = error
+    _ask_hub(name, cached)
+    return _read(transformers, name, name, local=False)
 
 
 def packaged() -> Path:
@@ -143,12 +151,31 @@ def _transformers() -> ModuleType:
     return transformers
 
 
-def _ask_hub(name: str, cached: ModelError) -> None:
-    """Raise unless the Hub has a model of that name: one question, because a download asks for minutes on end."""
-    from huggingface_hub import HfApi, errors, try_to_load_from_cache
+def _in_cache(name: str) -> Path | None:
+    """The folder of a Hub model in the cache of this machine; None where it was never downloaded.
+
+    It is asked for here: transformers, given the name, asks the network for an adapter even where it may only look at
+    local files.
+    """
+    from huggingface_hub import errors, try_to_load_from_cache
 
     try:
-        HfApi().model_info(name, timeout=10)
+        config = try_to_load_from_cache(name, "config.json")
+    except errors.HFValidationError:
+        return None  # no name of the Hub, and it says so when it is asked
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _ask_hub(name: str, cached: ModelError | None) -> None:
+    """Raise unless the Hub has a model of that name: one question, because a download asks for minutes on end.
+
+    Args:
+        cached: why what is in the cache cannot be loaded, where something is.
+    """
+    from huggingface_hub import HfApi, errors
+
+    try:
+        _in_time(lambda: HfApi().model_info(name, timeout=PATIENCE), PATIENCE)
     except errors.GatedRepoError as error:
         raise ModelError(
             f"model {name!r}: its owners ask you to accept their terms on the Hugging Face Hub first; "
@@ -160,12 +187,35 @@ def _ask_hub(name: str, cached: ModelError) -> None:
             f"{WHAT_IS_A_MODEL}."
         ) from error
     except Exception as error:  # no network has many faces
-        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        if cached is not None:
             raise cached from None
         raise ModelError(
             f"model {name!r}: it is not on this machine, and the Hugging Face Hub cannot be reached "
             f"({first_line(error).rstrip('.')}); {WHAT_IS_A_MODEL}."
         ) from error
+
+
+def _in_time(ask: Callable[[], Any], seconds: float) -> None:
+    """Ask something that may never answer: the search for an address has no time limit of its own.
+
+    Raises:
+        TimeoutError: there is no answer after so many seconds.
+    """
+    failed: list[Exception] = []
+
+    def asking() -> None:
+        try:
+            ask()
+        except Exception as error:  # noqa: BLE001 (raised again below)
+            failed.append(error)
+
+    thread = threading.Thread(target=asking, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds:g} seconds")
+    if failed:
+        raise failed[0]
 
 
 def _read(transformers: ModuleType, source: str, name: str, *, local: bool) -> Loaded:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from headscope.errors import TrainingError
+from headscope.files.library_files import library_files
 from headscope.files.places import check_folder, path_of
 from headscope.files.replace_file import write
 from headscope.train import checkpoint
@@ -216,8 +217,9 @@ def finish(
     scores = evaluated | held.task.scores(predictions, held.rows) | baseline
     for name, value in prepared.overridden.items():
         setattr(prepared.model.config, name, value)
-    prepared.model.save_pretrained(settings.output)
-    prepared.tokenizer.save_pretrained(settings.output)
+    with library_files("finetune", settings.output) as beside:
+        prepared.model.save_pretrained(beside)
+        prepared.tokenizer.save_pretrained(beside)
     write("finetune", settings.output / SCORES, json.dumps(scores, indent=1).encode())
     before = prepare(train.task, train.rows, settings, prepared.tokenizer)
     title = f"{prepared.name} · {settings.data.name}"

@@ -11,18 +11,12 @@ from pathlib import Path
 from headscope.errors import TrainingError
 from headscope.files import system
 from headscope.files.bounded import read_bounded
-from headscope.files.claims import retire
+from headscope.files.claims import BY_LIBRARIES, retire
 from headscope.recording.folder.reader import names_in as names_of_recording
 from headscope.train.checkpoint import names_in as names_of_checkpoint
 
 ABOUT, LARGEST = "finetune.json", 2**20
-# What `save_pretrained` of a model and of a tokenizer writes, and what is written beside it.
-WRITTEN = re.compile(
-    r"finetune\.json|scores\.json|heads\.csv|report\.html"
-    r"|config\.json|generation_config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|training_args\.bin"
-    r"|tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|chat_template\.jinja"
-    r"|vocab\.(txt|json)|merges\.txt|(spiece|sentencepiece|tokenizer)(\.bpe)?\.model|README\.md"
-)
+WRITTEN = re.compile(rf"finetune\.json|scores\.json|heads\.csv|report\.html|{BY_LIBRARIES.pattern}")
 OF_WATCH = re.compile(r"heads\.jsonl|heads\.parquet|watch\.json|events\.out\.tfevents\..*")
 
 
