@@ -1,5 +1,6 @@
 """Every statistic equals the same one of the full float64 weights, whatever the call."""
 
+import itertools
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 import headscope as hs
 from headscope.attention.request import Request
 from headscope.errors import LookError
-from headscope.look.kernels import tiles
+from headscope.look.kernels import largest, tiles
 from headscope.look.kernels.ask import Ask
 from headscope.look.kernels.stream import stream
 from tests.look.oracle import D, H, K, Q, calls, extras, full, inputs, masks, profile
@@ -100,12 +101,39 @@ def test_what_may_not_be_seen_has_a_weight_of_exactly_zero():
     assert (hs.look.heatmap(q, k, 64, mask=mask)[hidden] == 0).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_exponentials_of_the_lowest_scores(dtype):
-    scores = torch.tensor([0.0, -1.0, 9.0, -80.0, -200.0, tiles.LOW], dtype=dtype)
-    found = tiles.exponentials(scores, torch.empty_like(scores), quick=False)
-    torch.testing.assert_close(found, scores.exp(), rtol=1e-5, atol=0.0)
-    assert found[-1] == 0
+@pytest.mark.parametrize(("queries", "step", "height"), [(37, 10, 3), (37, 3, 10), (5, 8, 2), (6, 6, 1), (0, 4, 2)])
+def test_blocks_have_whole_cells_or_a_part_of_one(queries, step, height):
+    blocks = list(tiles.row_blocks(queries, step, height))
+    assert [row for rows, _ in blocks for row in range(rows.start, rows.stop)] == list(range(queries))
+    for rows, cell in blocks:
+        assert rows.stop - rows.start <= max(step, 1)
+        places = tiles.order([(rows, cell)])
+        assert sorted(places) == list(range(rows.start, rows.stop))
+        # Places of one cell lie `cells` apart.
+        cells = (rows.stop - rows.start) // cell
+        assert (places.view(cell, cells) // height == places[:cells] // height).all()
+
+
+@pytest.mark.parametrize("width", [None, 1, 2, 3, 16, 32, 64, 100])
+@pytest.mark.parametrize("threads", [1, 99])
+def test_the_largest_are_found_through_pools_of_any_width(width, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    sizes = [1, *(size for size in largest.pool_sizes(width) if size > 1)]
+    assert all(b % a == 0 for a, b in itertools.pairwise(sizes))
+    scores = torch.randn(2, 5 * sizes[-1], 7)
+    levels = [(size, scores.view(2, -1, size, 7).amax(2)) for size in sizes]
+    for count in (1, 3, 8, 5 * sizes[-1]):
+        values, keys = largest.in_order(*largest.largest(levels, count))
+        wanted = scores.transpose(1, 2).topk(count)
+        torch.testing.assert_close(values, wanted.values, rtol=0, atol=0)
+        assert torch.equal(keys, wanted.indices)
+
+
+def test_places_in_the_list_of_a_query_that_sees_too_few_keys_name_others_once():
+    q, k = inputs()
+    keys = hs.look.top(q, k, 6, mask=hs.causal() & hs.window(2)).keys
+    assert (keys.sort(dim=-1).values.diff() > 0).all()
+    assert keys.max() < K
 
 
 def test_heatmap_has_at_most_the_cells_that_were_asked_for():

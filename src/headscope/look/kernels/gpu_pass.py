@@ -13,6 +13,7 @@ from headscope.attention.paths.triton.path import bias_numbers, runs_and_hulls
 from headscope.attention.paths.triton.sizes import padded, size_of
 from headscope.attention.request import Request
 from headscope.look.kernels.ask import Ask, Seen
+from headscope.look.kernels.largest import filled, in_order
 
 # How many of the largest weights of a query the kernel keeps, and what one weight of 1 is in its integers.
 LISTED = 16
@@ -126,14 +127,7 @@ def largest(listed: Tensor, names: Tensor, lse: Tensor, count: int) -> tuple[Ten
 
     Where a query sees fewer keys, keys that it does not see fill the list: their weight is 0.
     """
-    scores, order = listed.sort(dim=-1, descending=True, stable=True)
-    scores, keys = scores[..., :count], names.gather(-1, order)[..., :count].long()
+    scores, keys = in_order(listed, names.long())
+    scores, keys = scores[..., :count], keys[..., :count]
     below = lse.masked_fill(lse.isneginf(), 0.0)[..., None] / math.log(2.0)
-    weights = torch.exp2(scores - below)
-    # The first keys that are not in the list, for the places that are empty.
-    places = torch.arange(count, device=keys.device)
-    taken = (keys[..., None, :] == places[:, None]).any(-1)
-    free = taken.to(torch.int8).sort(dim=-1, stable=True).indices
-    empty = scores.isneginf()
-    nth = (empty.cumsum(-1) - 1).clamp(min=0)
-    return weights, torch.where(empty, free.gather(-1, nth), keys)
+    return torch.exp2(scores - below), filled(keys, scores.isneginf())

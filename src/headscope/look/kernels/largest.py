@@ -1,133 +1,91 @@
-"""The largest scores of every row, found in pools of neighbours."""
+"""The largest scores of every query of a block, found through the maxima of pools of neighbouring keys."""
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from headscope.look.kernels.tiles import Tile
+# Keys in one pool of the lowest level, and pools of a level in one of the next.
+POOL = 8
+# With more threads than this torch's topk, which shares rows among them, is faster than numpy's partition, which does
+# not; for few and short rows numpy takes a third of the time.
+FEW_THREADS = 3
 
-# Candidates are settled together: `topk` over few rows runs on one core.
-SETTLE = 2**22
 
+def pool_sizes(width: int | None) -> list[int]:
+    """How many keys the pools of each level have, in rising order; each is a multiple of the one before.
 
-class Buffer:
-    """Room for the candidates of some blocks: of every row some spans of neighbouring keys.
-
-    Shapes:
-        spans `(rows, count)`; scores `(rows, count · keys of a span)`, pooled `(rows, count · pools of a span)`.
+    Args:
+        width: keys in a cell of a map, which is one of the levels; None without a map.
     """
-
-    def __init__(self, like: Tensor, count: int, keys: int, pools: int, rows: int) -> None:
-        self.rows = max(rows, SETTLE // (count * keys))
-        self.spans = torch.empty(self.rows, count, dtype=torch.int64, device=like.device)
-        self.scores, self.pooled = (like.new_empty(self.rows, count * size) for size in (keys, pools))
-        self.tiles: list[Tile] = []
-        self.filled = 0
+    if width is None:
+        return [POOL, POOL * POOL]
+    below = POOL if width % POOL == 0 and width > POOL else 4 if width % 4 == 0 and width > POOL else None
+    sizes = [width] if below is None else [below, width]
+    return sizes if width >= POOL * POOL else [*sizes, width * POOL]
 
 
-class Candidates:
-    """The largest scores of every query, gathered block by block.
+def largest(
+    levels: Sequence[tuple[int, Tensor]], count: int
+) -> tuple[Float[Tensor, "n rows count"], Int64[Tensor, "n rows count"]]:
+    """The `count` largest scores of every query and the keys that have them, in no order.
 
-    The largest scores lie in the pools with the largest maxima, and these in the spans of pools with the largest. So a
-    block only hands over as many spans as scores are wanted, and the largest in them are found later, over many rows.
+    The largest scores lie in the pools with the largest maxima, and these in the larger pools with the largest: a
+    descent that looks at `count` pools of each level.
 
-    Attributes:
-        scores, keys: `(n, queries, count)`, in falling order; settled after `settle`.
+    Args:
+        levels: keys in a pool, and the maxima `(n, pools, rows)`; the first level is the scores themselves, with pools
+            of one key.
     """
-
-    def __init__(self, scores: Tensor) -> None:
-        self.scores = scores
-        self.keys = torch.zeros_like(scores, dtype=torch.int64)
-        self.buffers: dict[tuple[int, int], Buffer] = {}
-
-    def take(self, tile: Tile, pooled: Tensor) -> None:
-        """Keep the candidates of one block."""
-        n, queries, width = tile.scores.shape
-        rows, count, pools = n * queries, min(self.scores.shape[2], width), pooled.shape[2]
-        spans = spans_of(pools, count)
-        if spans is None or width == pools:
-            self.put(tile, *most(tile.scores.view(rows, width), count))
-            return
-        buffer = self.buffer(tile, (width // spans, pools // spans), count, rows)
-        part = slice(buffer.filled, buffer.filled + rows)
-        best = pooled.view(rows, spans, -1).amax(2).topk(count, dim=1, sorted=False).indices
-        where = torch.add(best, starts(rows, spans, best.device)).view(-1)
-        buffer.spans[part] = best
-        for x, to in ((tile.scores, buffer.scores), (pooled, buffer.pooled)):
-            torch.index_select(x.view(rows * spans, -1), 0, where, out=to[part].view(rows * count, -1))
-        buffer.tiles.append(tile)
-        buffer.filled = part.stop
-
-    def buffer(self, tile: Tile, size: tuple[int, int], count: int, rows: int) -> Buffer:
-        """A buffer with room for some more rows, for spans of a size."""
-        buffer = self.buffers.get(size)
-        if buffer is not None and buffer.filled + rows > buffer.rows:
-            self.empty(buffer)
-        if buffer is None or buffer.rows < rows:
-            buffer = self.buffers[size] = Buffer(tile.scores, count, *size, rows)
-        return buffer
-
-    def settle(self) -> None:
-        """Find the largest of all candidates that wait."""
-        for buffer in self.buffers.values():
-            self.empty(buffer)
-
-    def empty(self, buffer: Buffer) -> None:
-        """Find the largest of the candidates of one buffer, and make room."""
-        if not buffer.tiles:
-            return
-        spans, scores, pooled = (x[: buffer.filled] for x in (buffer.spans, buffer.scores, buffer.pooled))
-        count = spans.shape[1]
-        size = scores.shape[1] // count
-        found, where = within(scores, pooled, count)
-        keys = spans.gather(1, where // size) * size + where % size
-        lengths = [tile.scores.shape[0] * tile.scores.shape[1] for tile in buffer.tiles]
-        parts = zip(buffer.tiles, torch.split(found, lengths), torch.split(keys, lengths), strict=True)
-        for tile, some, key in parts:
-            self.put(tile, some, key)
-        buffer.tiles, buffer.filled = [], 0
-
-    def put(self, tile: Tile, scores: Tensor, keys: Tensor) -> None:
-        """Write down the largest scores of one block."""
-        n, count = tile.items.stop - tile.items.start, scores.shape[1]
-        at = (tile.items, tile.rows, slice(0, count))
-        self.scores[at] = scores.view(n, -1, count)
-        self.keys[at] = keys.view(n, -1, count) + tile.first
+    n, _, rows = levels[0][1].shape
+    chosen, above = None, 0
+    for number, (size, maxima) in reversed(list(enumerate(levels))):
+        pools = maxima.shape[1]
+        if chosen is None:
+            if number and pools < 2 * count:
+                continue
+            candidates, ratio = maxima.transpose(1, 2), 0
+        else:
+            ratio = above // size
+            where = chosen.transpose(1, 2)[:, :, None].expand(n, count, ratio, rows)
+            found = maxima.view(n, -1, ratio, rows).gather(1, where)
+            candidates = found.permute(0, 3, 1, 2).reshape(n, rows, count * ratio)
+        best = most(candidates.reshape(n * rows, -1), count).view(n, rows, count)
+        values = candidates.gather(2, best) if size == 1 else candidates
+        if chosen is not None:
+            names = (chosen[..., None] * ratio + torch.arange(ratio, device=chosen.device)).flatten(2)
+            best = names.gather(2, best)
+        chosen, above = best, size
+    assert chosen is not None
+    return values, chosen
 
 
-@functools.lru_cache(16)
-def starts(rows: int, size: int, device: torch.device) -> Tensor:
-    """Where each row begins when all lie one behind the other; the same for block after block."""
-    return torch.arange(0, rows * size, size, device=device)[:, None]
+def most(values: Float[Tensor, "rows width"], count: int) -> Int64[Tensor, "rows count"]:
+    """Where the `count` largest values of every row are, in no order."""
+    width = values.shape[1]
+    if width <= count:
+        return torch.arange(width, device=values.device).expand(len(values), -1)
+    if values.device.type == "cpu" and torch.get_num_threads() <= FEW_THREADS:
+        return torch.from_numpy(np.argpartition(values.numpy(), width - count, axis=1)[:, width - count :])
+    return values.topk(count, dim=1, sorted=False).indices
 
 
-def spans_of(pools: int, count: int) -> int | None:
-    """Into how many spans pools are cut: about eight for each score that is wanted; None when that saves nothing."""
-    spans = pools
-    while spans % 2 == 0 and spans > 8 * count:
-        spans //= 2
-    return spans if 4 * count <= spans <= 16 * count else None
+def in_order(
+    scores: Float[Tensor, "*rows n"], keys: Int64[Tensor, "*rows n"]
+) -> tuple[Float[Tensor, "*rows n"], Int64[Tensor, "*rows n"]]:
+    """In falling order; of equal scores the earlier in the list first."""
+    scores, places = scores.sort(dim=-1, descending=True, stable=True)
+    return scores, keys.gather(-1, places)
 
 
-def within(values: Tensor, pooled: Tensor, count: int, ordered: bool = True) -> tuple[Tensor, Tensor]:
-    """The `count` largest values of every row and where they are, given the maxima of equal pools of neighbours."""
-    rows, pools = pooled.shape
-    unit = values.shape[1] // pools
-    best = most(pooled, count, ordered=False)[1]
-    where = (best + starts(rows, pools, values.device)).view(-1)
-    candidates = values.view(-1, unit).index_select(0, where).view(rows, count * unit)
-    found, where = most(candidates, count, ordered)
-    return found, best.gather(1, where // unit) * unit + where % unit
-
-
-def most(values: Tensor, count: int, ordered: bool = True) -> tuple[Tensor, Tensor]:
-    """`topk` along long rows: through the maxima of pools of neighbours, as long as that saves something."""
-    rows, width = values.shape
-    unit = 8 if width > 16 * count else 4
-    if width % unit or width <= 8 * count:
-        found = values.topk(count, dim=1, sorted=ordered)
-        return found.values, found.indices
-    return within(values, values.view(rows, -1, unit).amax(2), count, ordered)
+def filled(keys: Int64[Tensor, "*rows n"], empty: Bool[Tensor, "*rows n"]) -> Int64[Tensor, "*rows n"]:
+    """The empty places of lists of keys, which come last, filled with the first keys that a list does not have."""
+    places = torch.arange(keys.shape[-1], device=keys.device)
+    taken = ((keys[..., None, :] == places[:, None]) & ~empty[..., None, :]).any(-1)
+    free = taken.to(torch.int8).sort(dim=-1, stable=True).indices
+    nth = (empty.cumsum(-1) - 1).clamp(min=0)
+    return torch.where(empty, free.gather(-1, nth), keys)

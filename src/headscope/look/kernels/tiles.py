@@ -1,7 +1,11 @@
-"""The scores of one attention call, a cache-sized block of whole rows at a time.
+"""The scores of one attention call, a cache-sized block of all keys at a time.
 
 Everything that is not linear in the weights (top keys, maxima), and whatever is asked for together, walks over these
 blocks. A block is made in place in one buffer, so that nothing of size queries x keys ever exists.
+
+A block lies with its keys along the first axis: sums and maxima over keys, which are most of the work, then add and
+compare whole vectors of queries. The queries of a block stand so that those of one cell of a map are far apart, and
+pooling over them is of that kind too. Scores are in base 2: exp2 is as fast for weights that vanish as for any other.
 """
 
 from __future__ import annotations
@@ -10,16 +14,18 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from headscope.attention.masks.runs import Runs
 from headscope.attention.request import Request
 
-# Scores in one block: 8 MB of float32 stay close to the cores and are enough work for each; a GPU wants more.
-CPU_BLOCK, GPU_BLOCK = 2**21, 2**26
+# Scores in one block: 1 MB of float32 for each thread stays in a core's own cache; a GPU wants more.
+CPU_BLOCK, GPU_BLOCK = 2**18, 2**26
 # Below this a matrix product runs at a fraction of its speed, so longer rows make larger blocks.
 LEAST_ROWS = 32
+# Queries of a block under a mask: of a larger one half the pairs may be hidden.
+MASKED_ROWS = 128
 # The score of a key that a query may not see. Finite, so that 0 · LOW is 0; no sum of real scores comes near it.
 LOW = -1e30
 # Above this many runs for each query a block is masked by counting openings and closings.
@@ -32,22 +38,19 @@ class Tile(NamedTuple):
 
     Attributes:
         items: which of the flattened `b · h` pairs.
-        rows: which queries.
-        number: the number of the block among those of its items; all but the last have `step` queries.
-        first: the first key; the last is `first + scores.shape[2] - 1`, and may lie behind the real keys.
-        scores: softcap and bias included; `LOW` where a query may not see a key. The buffer is used again.
+        rows: which queries; in the block they stand as `order` has them.
+        height: how many queries a cell has in this block; all cells of a block are equally high.
+        first: the first key; the last is `first + scores.shape[1] - 1`, and may lie behind the real keys.
+        scores: in base 2, softcap and bias included; `LOW` where a query may not see a key. The buffer is used again.
         spare: a second buffer of the same shape.
-        hides: whether some scores may be `LOW`.
     """
 
     items: slice
     rows: slice
-    number: int
-    step: int
+    height: int
     first: int
-    scores: Float[Tensor, "n rows keys"]
-    spare: Float[Tensor, "n rows keys"]
-    hides: bool
+    scores: Float[Tensor, "n keys rows"]
+    spare: Float[Tensor, "n keys rows"]
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -58,70 +61,96 @@ def wide(tensor: Tensor) -> Tensor:
 def walk(request: Request, *, unit: int = 1, height: int = 1) -> Iterator[Tile]:
     """All blocks of an attention call, in order of items and rows.
 
-    Keys are taken in whole units: the first key of a block and its number of keys are multiples of `unit`; a block has
-    a multiple of `height` queries where it has as many. A block in which no query sees any key has no keys.
+    Keys are taken in whole units: the first key of a block and its number of keys are multiples of `unit`. A block has
+    whole cells of `height` queries, or a part of one cell. A block in which no query sees any key has no keys.
     """
     b, h, queries, d = request.q.shape
     keys, padded = request.k.shape[2], -(-request.k.shape[2] // unit) * unit
+    count, step = block_shape(b * h, queries, padded, request)
+    blocks = list(row_blocks(queries, step, height))
+    places = order(blocks)
     q = request.q.detach().reshape(b * h, queries, d)
     k = request.k.detach().flatten(0, 1)
-    group = torch.arange(b * h) // (h // request.k.shape[1])
     limits = Limits(request) if request.mask is not None else None
-    count, step = block_shape(b * h, queries, padded, height, q.device)
-    buffers = torch.empty(2, min(count, b * h) * step * padded, dtype=wide(q[:0]).dtype, device=q.device)
-    views: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
+    if height > 1:
+        q = q[:, places.to(q.device)]
+        if limits is not None:
+            limits.reorder(places)
+    group = torch.arange(b * h) // (h // request.k.shape[1])
+    most = max((rows.stop - rows.start for rows, _ in blocks), default=0)
+    buffers = torch.empty(2, min(count, b * h) * most * padded, dtype=wide(q[:0]).dtype, device=q.device)
     for item in range(0, b * h, count):
         items = slice(item, min(item + count, b * h))
         n = items.stop - items.start
-        # The scale goes into the small factor, and the other one lies as a product of matrices reads it.
-        asked = torch.split(wide(q[items]) * request.scale, step, dim=1) if queries else ()
+        # The scale goes into the small factor.
+        asked = (wide(q[items]) * (request.scale * LOG2_E)).transpose(1, 2)
         chosen = wide(k[group[items].to(k.device)] if n > 1 else k[int(group[item])][None])
-        chosen = torch.nn.functional.pad(chosen, (0, 0, 0, padded - keys)).transpose(1, 2).contiguous()
-        for index, some in enumerate(asked):
-            rows = slice(index * step, index * step + some.shape[1])
+        chosen = torch.nn.functional.pad(chosen, (0, 0, 0, padded - keys))
+        for rows, cell in blocks:
             first, last = (0, padded) if limits is None else limits.range(items, rows, unit, padded)
-            size = (n, some.shape[1], last - first)
-            if size not in views:
-                views[size] = tuple(part[: n * size[1] * size[2]].view(size) for part in buffers)
-            scores, spare = views[size]
-            hides = False
+            size = (n, last - first, rows.stop - rows.start)
+            scores, spare = (part[: n * size[1] * size[2]].view(size) for part in buffers)
             if last > first:
-                torch.bmm(some, chosen if last - first == padded else chosen[:, :, first:last], out=scores)
-                hides = finish(scores, request, items, rows, first, min(last, keys), limits)
-            yield Tile(items, rows, index, step, first, scores, spare, hides)
+                torch.bmm(chosen[:, first:last], asked[:, :, rows], out=scores)
+                finish(scores, request, items, rows, places[rows], first, min(last, keys), limits)
+            yield Tile(items, rows, cell, first, scores, spare)
 
 
-def block_shape(items: int, queries: int, keys: int, height: int, device: torch.device) -> tuple[int, int]:
+def block_shape(items: int, queries: int, keys: int, request: Request) -> tuple[int, int]:
     """How many (batch item, head) pairs and how many queries make a block."""
-    block = CPU_BLOCK if device.type == "cpu" else GPU_BLOCK
+    on_cpu = request.q.device.type == "cpu"
+    block = CPU_BLOCK * torch.get_num_threads() if on_cpu else GPU_BLOCK
     step = max(min(queries, LEAST_ROWS), min(queries, block // max(1, keys)), 1)
-    if step < queries:
-        return 1, step // height * height or step
-    return max(1, min(items, block // max(1, queries * keys))), step
+    if on_cpu and request.mask is not None:
+        step = min(step, MASKED_ROWS)
+    return max(1, min(items, block // max(1, step * keys))), step
 
 
-def exponentials(scores: Tensor, out: Tensor, *, quick: bool) -> Tensor:
-    """e to the scores; `quick` where none of them is so low that the result is 0 or denormal.
+def row_blocks(queries: int, step: int, height: int) -> Iterator[tuple[slice, int]]:
+    """The queries of every block, and how many of them make a cell: whole cells, or a part of one."""
+    if step < height:
+        for cell in range(0, queries, height):
+            end = min(cell + height, queries)
+            for first in range(cell, end, step):
+                last = min(first + step, end)
+                yield slice(first, last), last - first
+        return
+    whole, step = queries // height * height, step // height * height
+    for first in range(0, whole, step):
+        yield slice(first, min(first + step, whole)), height
+    if whole < queries:
+        yield slice(whole, queries), queries - whole
 
-    On a CPU torch's exp takes a hundred times as long for such a number as for any other, and exp2 does not care.
-    """
-    return torch.exp(scores, out=out) if quick or scores.is_cuda else torch.mul(scores, LOG2_E, out=out).exp2_()
+
+def order(blocks: list[tuple[slice, int]]) -> Int64[Tensor, " queries"]:
+    """Which query stands at each place: in a block the first of every cell, then the second of every cell, …"""
+    parts = [torch.arange(rows.start, rows.stop).view(-1, height).T.reshape(-1) for rows, height in blocks]
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
 
 
 def finish(
-    scores: Tensor, request: Request, items: slice, rows: slice, first: int, last: int, limits: Limits | None
-) -> bool:
-    """Softcap, bias and mask, in place, as `paths/formula.py` says them; whether some scores may be `LOW` now."""
+    scores: Tensor,
+    request: Request,
+    items: slice,
+    rows: slice,
+    places: Tensor,
+    first: int,
+    last: int,
+    limits: Limits | None,
+) -> None:
+    """Softcap, bias and mask, in place, as `paths/formula.py` says them, of scores in base 2."""
     if request.softcap is not None:
-        scores.div_(request.softcap).tanh_().mul_(request.softcap)
+        scores.div_(request.softcap * LOG2_E).tanh_().mul_(request.softcap * LOG2_E)
     if request.bias is not None:
-        scores[..., : last - first] += bias_block(request, items, rows, first, last)
+        block = bias_block(request, items, rows, first, last).transpose(1, 2)
+        if block.shape[2] > 1:
+            block = block[:, :, (places - rows.start).to(block.device)]
+        scores[:, : last - first].add_(block, alpha=LOG2_E)
         scores.clamp_(min=LOW)
     if limits is not None:
-        return limits.apply(scores, items, rows, first) or request.bias is not None
-    if scores.shape[2] > last - first:
-        scores[..., last - first :] = LOW
-    return scores.shape[2] > last - first or request.bias is not None
+        limits.apply(scores, items, rows, first)
+    elif scores.shape[1] > last - first:
+        scores[:, last - first :] = LOW
 
 
 def bias_block(request: Request, items: slice, rows: slice, first: int, last: int) -> Tensor:
@@ -162,6 +191,11 @@ class Limits:
         self.low = self.start.masked_fill(empty, self.keys).amin(-1).cpu()
         self.high = self.stop.masked_fill(empty, 0).amax(-1).cpu()
 
+    def reorder(self, places: Tensor) -> None:
+        """Put the queries in another order, in which blocks keep their queries."""
+        self.start, self.stop = (side[:, places.to(side.device)] for side in (self.start, self.stop))
+        self.low, self.high = (side[:, places] for side in (self.low, self.high))
+
     def pick(self, side: Tensor, items: slice, rows: slice) -> Tensor:
         """One side of the runs, or of their limits, for a block."""
         return side[:, rows] if self.shared else side[items, rows]
@@ -174,24 +208,28 @@ class Limits:
             return 0, 0
         return first // unit * unit, min(-(-last // unit) * unit, padded)
 
-    def apply(self, scores: Tensor, items: slice, rows: slice, first: int) -> bool:
-        """Fill in `LOW` where a query may not see a key; whether there may be such."""
+    def apply(self, scores: Tensor, items: slice, rows: slice, first: int) -> None:
+        """Fill in `LOW` where a query may not see a key."""
         start, stop = self.pick(self.start, items, rows), self.pick(self.stop, items, rows)
-        width = scores.shape[2]
+        width = scores.shape[1]
+        if start.shape[-1] > FEW_RUNS:
+            scores.masked_fill_(~allowed(start, stop, first, first + width).transpose(1, 2), LOW)
+            return
+        key = torch.arange(first, first + width, device=scores.device, dtype=torch.int32)[:, None]
+        starts, stops = (side.transpose(1, 2)[:, :, None] for side in (start, stop))  # (n, runs, 1, rows)
         if start.shape[-1] > 1:
-            scores.masked_fill_(~allowed(start, stop, first, first + width), LOW)
-            return True
+            seen = [(key >= starts[:, run]) & (key < stops[:, run]) for run in range(start.shape[-1])]
+            scores.masked_fill_(~torch.stack(seen).any(0), LOW)
+            return
         # One run: between the last start and the first stop every query sees every key, so only the edges are filled.
         low, high = self.pick(self.low, items, rows), self.pick(self.high, items, rows)
         left = min(max(int(low.max()) - first, 0), width)
         right = min(max(int(high.min()) - first, 0), width)
-        key = torch.arange(first, first + width, device=scores.device, dtype=torch.int32)
         if right < left:
-            scores.masked_fill_((key < start) | (key >= stop), LOW)
-            return True
-        scores[..., :left].masked_fill_(key[:left] < start, LOW)
-        scores[..., right:].masked_fill_(key[right:] >= stop, LOW)
-        return left > 0 or right < width
+            scores.masked_fill_((key < starts[:, 0]) | (key >= stops[:, 0]), LOW)
+            return
+        scores[:, :left].masked_fill_(key[:left] < starts[:, 0], LOW)
+        scores[:, right:].masked_fill_(key[right:] >= stops[:, 0], LOW)
 
 
 def allowed(start: Tensor, stop: Tensor, first: int, last: int) -> Bool[Tensor, "n rows keys"]:
