@@ -27,7 +27,8 @@ STANDS_ON: dict[str, tuple[str, ...]] = {
     "server": ("tiles", "recording", "view"),
     "train": ("look", "recording", "change", "view"),
     "lesson": ("nn", "view"),
-    "cli": ("nn", "train", "view", "change", "server", "lesson"),
+    "share": ("files", "recording", "view"),
+    "cli": ("nn", "train", "view", "change", "server", "lesson", "share"),
     "__main__": ("cli",),
 }
 # The package itself hands out the names of all packages but the command line. Only the command line may import it.

@@ -28,9 +28,10 @@ from headscope.cli.heads import heads
 from headscope.cli.learn import learn
 from headscope.cli.record import record
 from headscope.cli.serve import serve
+from headscope.cli.share import share
 from headscope.cli.view import view
 
-COMMANDS = (view, record, serve, compare, heads, ablate, finetune, learn, explain, bench, doctor)
+COMMANDS = (view, record, serve, compare, heads, ablate, finetune, learn, share, explain, bench, doctor)
 
 
 def command() -> Any:

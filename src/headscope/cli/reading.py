@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from headscope.characters import shortened
 from headscope.cli.loading import quiet, shown_name
-from headscope.cli.source import is_folder, kind_of_argument, read_text
+from headscope.cli.source import file_of, is_folder, kind_of_argument, read_text
 from headscope.cli.status import busy, collecting_later, warn
 from headscope.errors import HeadscopeError
 
@@ -66,7 +66,8 @@ def read(
         HeadscopeError: a model, a second text or an encoding for a recording, which has its own; as `read_text` and
             `recorded`.
     """
-    if not is_folder(given):
+    shared, title = unpacked(given)
+    if shared is None and not is_folder(given):
         media = kind_of_argument(given)
         if media is not None:
             from headscope.cli.media import recorded_media
@@ -87,7 +88,20 @@ def read(
     import headscope as hs
 
     path = Path(given).expanduser()
-    return Read(hs.load(path), path.resolve().stem, [])
+    return Read(hs.load(shared or path), title or path.resolve().stem, [])
+
+
+def unpacked(given: str) -> tuple[Path | None, str]:
+    """The folder of the recording in a file that `headscope share` wrote, and its title; None for anything else."""
+    path = None if given == "-" or is_folder(given) else file_of(given)
+    if path is None:
+        return None, ""
+    from headscope.share.unpack import is_shared, recording_of
+
+    if not is_shared(path):
+        return None, ""
+    folder, content = recording_of(path)
+    return folder, title_of(content.title)
 
 
 def recorded(text: str, pair: str | None, name: str | None, generate: int | None = None) -> tuple[Recording, list[str]]:

@@ -26,7 +26,7 @@ def view(
         str,
         typer.Argument(
             metavar="TEXT|FILE|-|DIR",
-            help="A text, a file (a text, a picture, a sound), - for standard input, or a recording.",
+            help="A text, a file (a text, a picture, a sound), - for standard input, a recording, or a shared .zip.",
         ),
     ],
     model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=MODEL)] = None,
