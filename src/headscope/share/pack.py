@@ -6,12 +6,11 @@ import hashlib
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from headscope.errors import RecordingError
 from headscope.files.bounded import read_bounded
-from headscope.files.replace_file import Output, writing
 from headscope.files.places import with_suffix
+from headscope.files.replace_file import Output, writing
 from headscope.recording.folder.format import NAME as RECORDING_FILE
 from headscope.recording.folder.reader import SUFFIX, names_in, parts_in
 from headscope.recording.recording import load
@@ -32,13 +31,16 @@ class Stream:
     def __init__(self, output: Output) -> None:
         self.output = output
 
-    def write(self, content: Any) -> int:
+    def write(self, content: bytes, /) -> int:
         """Write the next bytes."""
         self.output.write(content)
-        return memoryview(content).nbytes
+        return len(content)
 
     def flush(self) -> None:
         """Everything was written already."""
+
+    def close(self) -> None:
+        """Whoever opened the output closes it."""
 
 
 def share_recording(source: Path, target: Path, command: str, title: str = "") -> Manifest:
@@ -76,7 +78,7 @@ def share_page(source: Path, target: Path, command: str, title: str = "") -> Man
 def pack(target: Path, files: dict[str, Path], title: str, command: str, model: str) -> Manifest:
     """Write the zip, whole or not at all: tensors as they are, the page compressed, the manifest last."""
     entries: dict[str, FileEntry] = {}
-    with writing("share", target) as output, zipfile.ZipFile(Stream(output), "w") as packed:  # type: ignore[arg-type]
+    with writing("share", target) as output, zipfile.ZipFile(Stream(output), "w") as packed:
         for name, path in files.items():
             with path.open("rb") as source, packed.open(about(name), "w", force_zip64=True) as entry:
                 digest, size = hashlib.sha256(), 0
