@@ -136,7 +136,49 @@ def test_a_word_has_its_tag_at_its_first_piece(bert):
     assert task_named("tag").features([example], tools_of(bert, ["N", "O"], 4)).cut == 1
 
 
-def test_a_run_that_was_killed_goes_on_as_if_nothing_had_been(bert, texts, tmp_path, capsys):
+class Killed(BaseException):
+    """What no code catches, as nothing catches SIGKILL."""
+
+
+def dies(monkeypatch, at):
+    """End the run in the middle of a step."""
+    from headscope.train.trainer import Finetuner
+
+    real = Finetuner.training_step
+
+    def step(self, *arguments):
+        if self.state.global_step + 1 == at:
+            raise Killed
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Finetuner, "training_step", step)
+
+
+@pytest.fixture(scope="module")
+def whole(bert, texts, tmp_path_factory):
+    """A run of seven steps that nothing ended, with checkpoints at 2, 4 and 6."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    finetune(settings(bert, texts, folder, dropout=0.1))
+    return folder
+
+
+@pytest.mark.parametrize("at", [pytest.param(at, marks=() if at == 4 else pytest.mark.slow) for at in range(1, 8)])
+def test_a_run_that_ended_in_any_step_becomes_the_same_model(at, whole, bert, texts, tmp_path, monkeypatch):
+    folder = tmp_path / "broken"
+    with monkeypatch.context() as patch:
+        dies(patch, at)
+        with pytest.raises(Killed):
+            finetune(settings(bert, texts, folder, dropout=0.1))
+    assert (checkpoint.last(folder / "checkpoints") is None) == (at < 3)
+    assert not (folder / "model.safetensors").exists()
+    finetune(settings(bert, texts, folder, dropout=0.1, resume=True))
+    for name in ("model.safetensors", "scores.json", "heads/heads.jsonl", "heads.csv"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    assert losses(folder) == losses(whole)
+
+
+@pytest.mark.slow
+def test_a_process_that_was_killed_goes_on_as_if_nothing_had_been(bert, texts, tmp_path, capsys):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     command = ["finetune", "--data", texts, "--model", bert, *COMMON, "--epochs", "5", "--dropout", "0.1"]
     assert run([*command, "-o", str(whole)]) == 0
@@ -159,6 +201,25 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_been(bert, texts, tmp_p
     assert json.loads((broken / "scores.json").read_text()) == json.loads((whole / "scores.json").read_text())
 
 
+def test_two_processes_share_the_batches_and_the_loss_of_one():
+    """As accelerate deals them out; by real processes: see the next test."""
+    from accelerate.data_loader import BatchSamplerShard
+    from torch.utils.data import BatchSampler
+
+    from headscope.train.trainer import Rounds, cross_entropy
+
+    rounds = Rounds(40, 6, seed=0)
+    one = list(BatchSampler(rounds, 6, False))
+    shares = [list(BatchSamplerShard(BatchSampler(rounds, 3, False), 2, rank)) for rank in (0, 1)]
+    assert [sorted(first + second) for first, second in zip(*shares, strict=True)] == [sorted(batch) for batch in one]
+    logits, targets = torch.randn(6, 5, 7, dtype=torch.float64), torch.randint(7, (6, 5))
+    targets[:3, 1:] = -100  # the shares have unequal numbers of labels
+    counted = int((targets != -100).sum())
+    parts = [cross_entropy(logits[part], targets[part], counted) for part in (slice(3), slice(3, 6))]
+    assert sum(parts).item() == pytest.approx(cross_entropy(logits.float(), targets, None).item(), rel=1e-6)
+
+
+@pytest.mark.slow
 def test_two_processes_reach_the_losses_of_one(bert, texts, tmp_path):
     """40 in sixes: the last batch of each round is filled up, for one process as for two."""
     alone, shared = tmp_path / "alone", tmp_path / "shared"

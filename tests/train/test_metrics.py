@@ -1,6 +1,7 @@
 """Metrics against the values of the libraries that define them, on published pairs, and SQuAD's on its known edges."""
 
 import math
+import random
 
 import pytest
 
@@ -41,6 +42,39 @@ def test_squad_scores_on_the_cases_of_its_script():
     assert overlap("the", "cat") == 0
     assert answer_scores(["Denver Broncos"], [["Denver Broncos", "The Broncos"]]) == {"exact_match": 1.0, "f1": 1.0}
     assert answer_scores(["", "x"], [[], []]) == {"exact_match": 0.5, "f1": 0.5}
+    # An answer that is nothing but an article is none, where there is another (evaluate-v2.0.py).
+    assert answer_scores(["", "who"], [["The", "The Who"], ["The", "The Who"]]) == {"exact_match": 0.5, "f1": 0.5}
+    assert answer_scores(["a", "x"], [["The"], ["!"]]) == {"exact_match": 0.5, "f1": 0.5}
+    assert answer_scores([], []) == {"exact_match": 0, "f1": 0}
+
+
+def sentences(seed, count):
+    """Random words, some of which occur often."""
+    draw = random.Random(seed)
+    return [
+        " ".join(draw.choices(["cats", "cat", "ran", "running", "it", "was", "7"], k=draw.randint(1, 9)))
+        for _ in range(count)
+    ]
+
+
+def test_rouge_and_sacrebleu_are_called_as_they_are_meant():
+    """The values of the libraries themselves, each with its own way of giving several references."""
+    import sacrebleu
+    from rouge_score import rouge_scorer
+
+    said, one, two = (sentences(seed, 13) for seed in (1, 2, 3))
+    # Every third example has one reference alone; sacrebleu takes None for the other.
+    meant = [[a] if i % 3 == 0 else [a, b] for i, (a, b) in enumerate(zip(one, two, strict=True))]
+    lists = [one, [None if i % 3 == 0 else b for i, b in enumerate(two)]]
+    found = translation_scores(said, meant)
+    assert found["bleu"] == pytest.approx(sacrebleu.BLEU().corpus_score(said, lists).score)
+    assert found["chrf"] == pytest.approx(sacrebleu.CHRF().corpus_score(said, lists).score)
+    scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    for name, score in rouge_scores(said, meant).items():
+        best = [
+            max(scorer.score(x, text)[name].fmeasure for x in texts) for text, texts in zip(said, meant, strict=True)
+        ]
+        assert score == pytest.approx(sum(best) / 13)
 
 
 def test_rouge_on_the_pairs_of_its_own_tests():

@@ -1,6 +1,7 @@
 """Every task, from a table to a model and a report: with a tiny model of transformers and with a new one."""
 
 import json
+import math
 import random
 
 import pytest
@@ -129,12 +130,32 @@ def test_words_that_are_no_options(tmp_path):
         finetune(tmp_path / "x.csv", tmp_path / "out", resume=True, overwrite=True)
 
 
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        ({"epochs": 0}, "--epochs: 0 was given. Give a whole number from 1 to 1e"),
+        ({"epochs": 1.5}, "--epochs: 1.5 was given. Give a whole number"),
+        ({"batch_size": True}, "--batch-size: True was given"),
+        ({"batch_size": None}, "--batch-size: None was given"),
+        ({"learning_rate": math.nan}, "--learning-rate: nan was given. Give a number from 0 to 1000"),
+        ({"learning_rate": math.inf}, "--learning-rate: inf was given"),
+        ({"learning_rate": "1e-3"}, "--learning-rate: '1e-3' was given"),
+        ({"eval_share": math.nan}, "--eval-share: nan was given. Give a number from 0 to 1"),
+        ({"seed": 2**70}, "--seed: 1180591620717411303424 was given"),
+        ({"schedule": "step"}, "--schedule: 'step' was given. Give linear, cosine, constant"),
+    ],
+)
+def test_numbers_that_are_out_of_bounds(words, match, tmp_path):
+    with pytest.raises(TrainingError, match=match):
+        finetune(tmp_path / "x.csv", tmp_path / "out", **words)
+
+
 def test_the_words_are_those_of_the_command():
     import inspect
     from dataclasses import fields
 
     from headscope.cli.finetune import finetune as command
-    from headscope.train.settings import Settings, TaskName, Words
+    from headscope.train.settings import BOUNDS, OPTIONAL, Settings, TaskName, Words
 
     settings = {field.name: field.default for field in fields(Settings)}
     assert set(settings) - {"data", "output"} == set(Words.__annotations__)
@@ -143,6 +164,7 @@ def test_the_words_are_those_of_the_command():
     assert {name: options[name] for name in Words.__annotations__} == {
         name: settings[name] for name in Words.__annotations__
     }
+    assert set(BOUNDS) == {name for name, value in settings.items() if type(value) in (int, float)} | set(OPTIONAL)
     assert TaskName.__args__ == tuple(task.name for task in TASKS)
 
 

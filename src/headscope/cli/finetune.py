@@ -41,6 +41,13 @@ def finetune(
     target_column: Annotated[
         str | None, typer.Option(help="That of what is to be written; summary, target, …; lists are references.")
     ] = None,
+    source_language: Annotated[
+        str | None, typer.Option(metavar="CODE", help="What is read, for a multilingual model: en_XX, eng_Latn, en, …")
+    ] = None,
+    target_language: Annotated[str | None, typer.Option(metavar="CODE", help="What is written.")] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Stands before every source; what the model's config names unless given.")
+    ] = None,
     encoding: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODING)] = None,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="DIR", help="The folder of what comes of it.")

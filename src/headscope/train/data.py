@@ -36,6 +36,10 @@ class Examples:
         """Some of the examples, in this order."""
         return replace(self, rows=[self.rows[i] for i in places])
 
+    def prefixed(self, prefix: str) -> Examples:
+        """The examples with a text before their sources."""
+        return replace(self, rows=[self.task.prefixed(row, prefix) for row in self.rows]) if prefix else self
+
 
 def read(
     path: Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -9,12 +10,20 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+# The largest loss whose perplexity is a float.
+MOST = 700.0
+
 
 class Display(TrainerCallback):
-    """Says each evaluation in one line; on a terminal's standard error a bar shows where the training stands."""
+    """Says each evaluation in one line; on a terminal's standard error a bar shows where the training stands.
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say, self.loss = say, float("nan")
+    Args:
+        say: takes the lines.
+        per_token: whether the loss is that of a token of text, so that its perplexity is shown as well.
+    """
+
+    def __init__(self, say: Callable[[str], None], *, per_token: bool = False) -> None:
+        self.say, self.per_token, self.loss = say, per_token, float("nan")
         self.bar: Any = None
         self.task: Any = None
         self.begun = time.monotonic(), 0
@@ -63,9 +72,11 @@ class Display(TrainerCallback):
     ) -> None:
         """Say what was found."""
         found = {"eval_cross_entropy": float("nan"), "eval_accuracy": float("nan"), **(metrics or {})}
+        loss = found["eval_cross_entropy"]
+        perplexity = f"perplexity {math.exp(min(loss, MOST)):.4g} per token, " if self.per_token else ""
         self.say(
             f"step {state.global_step} of {state.max_steps}: training loss {self.loss:.4f}, evaluation loss "
-            f"{found['eval_cross_entropy']:.4f}, accuracy {found['eval_accuracy']:.4f}{self.left(state)}"
+            f"{loss:.4f}, {perplexity}accuracy {found['eval_accuracy']:.4f}{self.left(state)}"
         )
 
     def left(self, state: TrainerState) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -16,7 +16,9 @@ from headscope.files.replace_file import write
 from headscope.train import checkpoint
 from headscope.train.data import Examples
 from headscope.train.data import read as read_examples
+from headscope.train.languages import refuse_languages
 from headscope.train.prepare import Prepared, prepare, with_adapter
+from headscope.train.processes import in_shares
 from headscope.train.run_folder import (
     CHECKPOINTS,
     HEADS,
@@ -94,6 +96,7 @@ def finetune(
 
 def run(settings: Settings, say: Say) -> Finetuned | None:
     """Train as the settings say; raises what `finetune` raises."""
+    settings.check()
     if settings.resume and settings.overwrite:
         raise TrainingError("finetune: --resume goes on and --overwrite starts again. Give one of the two.")
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -104,12 +107,14 @@ def run(settings: Settings, say: Say) -> Finetuned | None:
             f"give a multiple of {shares}."
         )
     train, held = read(settings)
+    refuse_languages(train.task, settings)
     train.task.require(train.rows)
     train.task.check(train.rows, held.rows)
     tell: Say = say if rank == 0 else lambda line: None
     for name, part in (("training", train), ("evaluation", held)):
         tell(f"{name}: {counted(part)}")
     prepared = with_adapter(prepare(train.task, train.rows, settings), train.task, settings)
+    train, held = train.prefixed(prepared.prefix), held.prefixed(prepared.prefix)
     about = described(settings, prepared, train, held)
     if rank == 0:
         refuse_small_disk(prepared.model, settings.output, KEEP)
@@ -124,7 +129,14 @@ def run(settings: Settings, say: Say) -> Finetuned | None:
         )
         raise KeyboardInterrupt
     evaluated = trainer.last_evaluation()
-    return finish(settings, trainer, prepared, train, held, evaluated) if rank == 0 else None
+    prepared.merge()
+    prepared.model.train(False)
+    tools = prepared.tools(settings)
+    predictions = in_shares(held.rows, lambda rows: held.task.predict(rows, tools))
+    if rank != 0:
+        return None
+    prepared.model.cpu()
+    return finish(settings, trainer.state.log_history, prepared, train, held, predictions, evaluated)
 
 
 def read(settings: Settings) -> tuple[Examples, Examples]:
@@ -171,7 +183,7 @@ def trainer_of(settings: Settings, prepared: Prepared, train: Examples, held: Ex
     )
     trainer.remove_callback(PrinterCallback)
     if trainer.args.process_index == 0:
-        trainer.add_callback(Display(tell))
+        trainer.add_callback(Display(tell, per_token=train.task.per_token))
         trainer.add_callback(watching(settings, trainer, prepared, held).callback())
     return trainer
 
@@ -200,20 +212,17 @@ def watching(settings: Settings, trainer: Finetuner, prepared: Prepared, held: E
 
 def finish(
     settings: Settings,
-    trainer: Finetuner,
+    history: Sequence[dict[str, Any]],
     prepared: Prepared,
     train: Examples,
     held: Examples,
+    predictions: Sequence[Any],
     evaluated: dict[str, float],
 ) -> Finetuned:
-    """Save the model, evaluate it, look at the heads before and after, and write the report."""
+    """Measure the predictions, save the model, look at the heads before and after, and write the report."""
     from headscope.train.report import Outcome, write_report
 
-    prepared.merge()
-    prepared.model.train(False).cpu()
-    tools = prepared.tools(settings)
-    predictions = held.task.predict(held.rows, tools)
-    baseline = held.task.baseline(train.rows, held.rows, tools)
+    baseline = held.task.baseline(train.rows, held.rows, prepared.tools(settings))
     scores = evaluated | held.task.scores(predictions, held.rows) | baseline
     for name, value in prepared.overridden.items():
         setattr(prepared.model.config, name, value)
@@ -223,7 +232,7 @@ def finish(
     write("finetune", settings.output / SCORES, json.dumps(scores, indent=1).encode())
     before = prepare(train.task, train.rows, settings, prepared.tokenizer)
     title = f"{prepared.name} · {settings.data.name}"
-    outcome = Outcome(held, predictions, before, prepared, scores, trainer.state.log_history)
+    outcome = Outcome(held, predictions, before, prepared, scores, history)
     table = write_report(settings.output / REPORT, title, outcome, settings)
     table.save(settings.output / TABLE)
     moved = [(int(row["layer"]), int(row["head"]), float(row["moved"])) for row in table]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 PREFIX = "new:"
 KINDS = ("encoder", "decoder", "encoder-decoder")
+# The base of the rotary angles: the slowest turn is about as long as the texts that small models read.
+NEAR = 1000.0
 PAD, BEGIN, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 
 
@@ -21,7 +24,7 @@ class NewModel:
     """What a new model is like.
 
     Attributes:
-        kind: encoder (BERT), decoder (Llama) or encoder-decoder (T5).
+        kind: encoder (BERT), decoder (Qwen3: Llama with normed queries and keys) or encoder-decoder (T5).
         layers: of the encoder, of the decoder, or of each.
         width: of the residual stream.
         vocabulary: tokens that the tokenizer learns at most.
@@ -41,7 +44,11 @@ class NewModel:
         return f"new {self.kind}, {self.layers} layers, {self.heads} heads"
 
     def config(self, tokenizer: Any) -> PretrainedConfig:
-        """The config of transformers for this model."""
+        """The config of transformers for this model.
+
+        Source: Henry et al. 2020 (normed queries and keys, which allow large learning rates); Nguyen & Salazar 2019
+        (SmallInit: with the standard deviation of large models, 0.02, small ones take hundreds of steps to begin).
+        """
         import transformers
 
         ids = {
@@ -50,16 +57,19 @@ class NewModel:
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
         }
+        initial = math.sqrt(2 / (5 * self.width))
         if self.kind == "encoder":
             return transformers.BertConfig(
                 hidden_size=self.width, num_hidden_layers=self.layers, num_attention_heads=self.heads,
-                intermediate_size=4 * self.width, max_position_embeddings=self.length, **ids,
+                intermediate_size=4 * self.width, max_position_embeddings=self.length,
+                initializer_range=initial, **ids,
             )  # fmt: skip
         if self.kind == "decoder":
-            return transformers.LlamaConfig(
+            return transformers.Qwen3Config(
                 hidden_size=self.width, num_hidden_layers=self.layers, num_attention_heads=self.heads,
-                num_key_value_heads=self.heads, intermediate_size=4 * self.width,
-                max_position_embeddings=self.length, tie_word_embeddings=True, **ids,
+                num_key_value_heads=self.heads, head_dim=self.width // self.heads, intermediate_size=4 * self.width,
+                max_position_embeddings=self.length, rope_parameters={"rope_type": "default", "rope_theta": NEAR},
+                initializer_range=initial, **ids,
             )  # fmt: skip
         config = transformers.T5Config(
             d_model=self.width, d_kv=self.width // self.heads, d_ff=4 * self.width, num_layers=self.layers,

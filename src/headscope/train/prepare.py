@@ -11,6 +11,7 @@ from headscope.errors import ModelError
 from headscope.hf import models
 from headscope.hf.interface import register
 from headscope.train.adapter import adapted, merged
+from headscope.train.languages import prefix_of, set_languages
 from headscope.train.new_model import is_new, learned_tokenizer, new_model
 from headscope.train.tasks.listing import TASKS
 from headscope.train.tasks.task import Task, Tools
@@ -31,6 +32,7 @@ class Prepared:
 
     Attributes:
         name: of the model, for titles and messages.
+        prefix: what stands before every source.
         adapter: that of peft, where one is trained inside the model.
         overridden: what the config had of what a training changes, to be put back when the model is saved.
     """
@@ -39,6 +41,7 @@ class Prepared:
     model: PreTrainedModel
     tokenizer: Any
     overridden: dict[str, Any]
+    prefix: str = ""
     adapter: Any = None
 
     def merge(self) -> None:
@@ -77,6 +80,7 @@ def prepare(task: Task, train: Sequence[Any], settings: Settings, tokenizer: Any
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     config = transformers.AutoConfig.from_pretrained(source, **options)
     refuse_unfit(loaded.name, config, task)
+    prefix = prefix_of(loaded.name, config, loaded.tokenizer, task, settings)
     before = configured(config, task, train, loaded.tokenizer, settings)
 
     def make(attention: str) -> Any:
@@ -84,7 +88,9 @@ def prepare(task: Task, train: Sequence[Any], settings: Settings, tokenizer: Any
             source, config=config, attn_implementation=attention, ignore_mismatched_sizes=True, **options
         )
 
-    return Prepared(loaded.name, made(make, task, settings, loaded.name), loaded.tokenizer, before)
+    model = made(make, task, settings, loaded.name)
+    set_languages(loaded.name, model, loaded.tokenizer, task, settings)
+    return Prepared(loaded.name, model, loaded.tokenizer, before, prefix)
 
 
 def with_adapter(prepared: Prepared, task: Task, settings: Settings) -> Prepared:
@@ -110,12 +116,13 @@ def prepare_new(task: Task, train: Sequence[Any], settings: Settings, tokenizer:
         tokenizer = learned_tokenizer((text for example in train for text in task.texts(example)), wanted)
     config = wanted.config(tokenizer)
     refuse_unfit(str(settings.model), config, task)
+    prefix = prefix_of(str(settings.model), config, tokenizer, task, settings)
     before = configured(config, task, train, tokenizer, settings)
 
     def make(attention: str) -> Any:
         return getattr(transformers, task.auto_class).from_config(config, attn_implementation=attention)
 
-    return Prepared(wanted.name, made(make, task, settings, wanted.name), tokenizer, before)
+    return Prepared(wanted.name, made(make, task, settings, wanted.name), tokenizer, before, prefix)
 
 
 def configured(

@@ -1,14 +1,18 @@
-"""A watch over a model that several processes train together: all of them look, one of them writes."""
+"""What several processes that train one model do together: all of them look or predict, one of them writes."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch import nn
 
 from headscope.recording.ranks.share import here, is_cut
 from headscope.recording.recording import Recording
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 def writes() -> bool:
@@ -51,3 +55,21 @@ def put_back(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
+
+
+def in_shares(rows: Sequence[T], predict: Callable[[Sequence[T]], Sequence[U]]) -> list[U]:
+    """What is predicted for each row, every process for its share of them; all processes get everything.
+
+    Example:
+        >>> in_shares([1, 2, 3], lambda rows: [10 * row for row in rows])
+        [10, 20, 30]
+    """
+    rank = here()
+    if rank is None:
+        return list(predict(rows))
+    shares: list[Any] = [None] * rank.count
+    dist.all_gather_object(shares, list(predict(rows[rank.number :: rank.of])))
+    found = list[U]()
+    for place in range(len(rows)):
+        found.append(shares[place % rank.of][place // rank.of])
+    return found

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
+
+from headscope.errors import TrainingError
 
 TaskName = Literal["classify", "tag", "answer", "write", "summarise", "translate"]
 
 Schedule = Literal["linear", "cosine", "constant"]
+
+# The smallest and the largest value of each number, as the command line has them; whole numbers are ints.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "epochs": (1, 10**6),
+    "batch_size": (1, 10**6),
+    "learning_rate": (0.0, 1e3),
+    "max_length": (3, 10**9),
+    "max_target": (2, 10**6),
+    "beams": (1, 10**3),
+    "eval_share": (0.0, 1.0),
+    "accumulate": (1, 10**6),
+    "lora": (1, 10**5),
+    "patience": (1, 10**6),
+    "warmup": (0.0, 0.9),
+    "save_every": (1, 10**9),
+    "dropout": (0.0, 0.9),
+    "seed": (0, 2**32 - 1),
+}
+
+OPTIONAL = ("max_length", "lora", "patience")
 
 
 class Words(TypedDict, total=False):
@@ -24,6 +46,9 @@ class Words(TypedDict, total=False):
     start_column: str | None
     source_column: str | None
     target_column: str | None
+    source_language: str | None
+    target_language: str | None
+    prefix: str | None
     eval_data: str | Path | None
     encoding: str | None
     eval_share: float
@@ -58,6 +83,8 @@ class Settings:
         model: a folder, a name on the Hub, or `new:decoder,layers=2,…`; None for the packaged model.
         task: what to train for; by the columns unless given.
         text_column, …: the names of the columns; the usual ones unless given.
+        source_language, target_language: codes of a multilingual tokenizer, or those in the config of a T5.
+        prefix: stands before every source; what the config names for the task unless given.
         encoding: of the characters of the data; UTF-8, or by its byte order mark, unless given.
         eval_data: a file of its own to evaluate with; else a share of the data.
         batch_size: examples in one step, over all processes together.
@@ -87,6 +114,9 @@ class Settings:
     start_column: str | None = None
     source_column: str | None = None
     target_column: str | None = None
+    source_language: str | None = None
+    target_language: str | None = None
+    prefix: str | None = None
     eval_data: Path | None = None
     encoding: str | None = None
     eval_share: float = 0.2
@@ -113,3 +143,21 @@ class Settings:
     def columns(self) -> dict[str, str | None]:
         """The named columns by their role."""
         return {name.removesuffix("_column"): value for name, value in vars(self).items() if name.endswith("_column")}
+
+    def check(self) -> None:
+        """See that every number is one, and within its bounds.
+
+        Raises:
+            TrainingError: it is not; names the option.
+        """
+        for name, (low, high) in BOUNDS.items():
+            value = getattr(self, name)
+            kinds = (int,) if isinstance(low, int) else (int, float)
+            fits = isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+            if not fits and (value is not None or name not in OPTIONAL):
+                number = "a whole number" if isinstance(low, int) else "a number"
+                raise TrainingError(
+                    f"--{name.replace('_', '-')}: {value!r} was given. Give {number} from {low:g} to {high:g}."
+                )
+        if self.schedule not in get_args(Schedule):
+            raise TrainingError(f"--schedule: {self.schedule!r} was given. Give {', '.join(get_args(Schedule))}.")

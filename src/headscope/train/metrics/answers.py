@@ -46,13 +46,18 @@ def overlap(said: str, meant: str) -> float:
 def answer_scores(said: Sequence[str], meant: Sequence[Sequence[str]]) -> dict[str, float]:
     """Exact match and F1, each with the best of the answers that are meant; no answer is the empty one.
 
+    An answer of which normalisation leaves nothing ("The") does not count, unless there is no other.
+
+    Source: Rajpurkar et al. 2018, evaluate-v2.0.py.
+
     Example:
         >>> answer_scores(["the cat"], [["A cat.", "dog"]])
         {'exact_match': 1.0, 'f1': 1.0}
     """
 
     def mean(score: Callable[[str, str], float]) -> float:
-        best = [max(score(one, other) for other in others or [""]) for one, others in zip(said, meant, strict=True)]
+        left = [[other for other in others if normalised(other)] or [""] for others in meant]
+        best = [max(score(one, other) for other in others) for one, others in zip(said, left, strict=True)]
         return sum(best) / max(1, len(best))
 
     return {"exact_match": mean(exact), "f1": mean(overlap)}

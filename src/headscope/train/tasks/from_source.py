@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from headscope.train.tasks.cells import text_of, texts_of
 from headscope.train.tasks.classify import inputs_of
 from headscope.train.tasks.forward import BATCH
 from headscope.train.tasks.html import escaped
-from headscope.train.tasks.task import Column, Features, Place, Probe, Task, Tools
+from headscope.train.tasks.task import IGNORED, Column, Features, Place, Probe, Task, Tools
 
 # Where a sentence ends: after its sign, before a space.
 END_OF_SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
@@ -24,11 +24,21 @@ END_OF_SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
 
 @dataclass(frozen=True)
 class Source:
-    """A text, and what is to be written of it: one or several that are equally good."""
+    """A text, and what is to be written of it: one or several that are equally good.
+
+    Attributes:
+        prefix: what the model reads before the source; no part of it for baselines and reports.
+    """
 
     line: int
     source: str
     targets: tuple[str, ...]
+    prefix: str = ""
+
+    @property
+    def read(self) -> str:
+        """What the model reads."""
+        return self.prefix + self.source
 
 
 class Written(NamedTuple):
@@ -45,6 +55,7 @@ class FromSource(Task):
     auto_class = "AutoModelForSeq2SeqLM"
     mapping = "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING"
     peft_type = "SEQ_2_SEQ_LM"
+    per_token = True
 
     def example(self, row: Row, place: Place) -> Source | None:
         """A row with a source and at least one target.
@@ -68,11 +79,15 @@ class FromSource(Task):
         """Source and targets."""
         return example.source, *example.targets
 
+    def prefixed(self, example: Source, prefix: str) -> Source:
+        """The source behind a prefix."""
+        return replace(example, prefix=prefix)
+
     def features(self, examples: Sequence[Source], tools: Tools) -> Features:
         """Token ids of the source, and as labels those of a target; a source with several has one row for each."""
         rows, cut = [], 0
         for example in examples:
-            source, long = cut_at(tools.tokenizer(example.source, verbose=False), tools, tools.longest, example.source)
+            source, long = cut_at(tools.tokenizer(example.read, verbose=False), tools, tools.longest, example.read)
             cut += long
             for target in example.targets:
                 ids = tools.tokenizer(text_target=target, verbose=False)["input_ids"]
@@ -88,11 +103,20 @@ class FromSource(Task):
         """Pads sources and targets; what the decoder reads is the target shifted to the right."""
         from transformers import DataCollatorForSeq2Seq
 
-        return DataCollatorForSeq2Seq(tools.tokenizer, model=tools.model)
+        collate = DataCollatorForSeq2Seq(tools.tokenizer, model=tools.model)
+
+        def collated(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+            batch: dict[str, Tensor] = dict(collate(rows))
+            # Some models (M2M-100) shift labels only where they compute the loss themselves.
+            if "decoder_input_ids" not in batch:
+                batch["decoder_input_ids"] = shifted(batch["labels"], tools.model.config)
+            return batch
+
+        return collated
 
     def predict(self, examples: Sequence[Source], tools: Tools) -> list[Written]:
         """What is written greedily and by beam search."""
-        sources = [example.source for example in examples]
+        sources = [example.read for example in examples]
         greedy = written(sources, tools, 1)
         return [Written(*pair) for pair in zip(greedy, beamed(sources, greedy, tools), strict=True)]
 
@@ -113,7 +137,7 @@ class FromSource(Task):
 
     def probe(self, example: Source) -> Probe:
         """The source, and what the decoder is fed: the first target."""
-        return Probe(example.targets[0], example.source, example.targets[0])
+        return Probe(example.targets[0], example.read, example.targets[0])
 
     def described(self, example: Source, before: Written, after: Written) -> tuple[str, str, str, str]:
         """The texts."""
@@ -123,6 +147,19 @@ class FromSource(Task):
             escaped(before.greedy, 200),
             escaped(after.greedy),
         )
+
+
+def shifted(labels: Tensor, config: Any) -> Tensor:
+    """What a decoder reads for these labels: its start token, then all labels but the last.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> shifted(torch.tensor([[5, 6, -100]]), SimpleNamespace(decoder_start_token_id=2, pad_token_id=1))
+        tensor([[2, 5, 6]])
+    """
+    start = torch.full_like(labels[:, :1], config.decoder_start_token_id)
+    read = torch.cat((start, labels[:, :-1]), 1)
+    return read.masked_fill(read == IGNORED, config.pad_token_id)
 
 
 def cut_at(encoded: Any, tools: Tools, longest: int, text: str) -> tuple[dict[str, Any], bool]:

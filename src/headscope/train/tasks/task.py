@@ -96,6 +96,8 @@ class Task(ABC):
     peft_type: ClassVar[str]
     # How transformers computes attention, where the model can.
     attention: ClassVar[str] = "sdpa"
+    # Whether its labels are the tokens of a text, each of which counts alike in the loss: then it has a perplexity.
+    per_token: ClassVar[bool] = False
     # The measures of heads that the report draws over the steps.
     over_steps: ClassVar[tuple[str, ...]] = ()
 
@@ -133,6 +135,10 @@ class Task(ABC):
         if type(config) in getattr(transformers, self.mapping):
             return None
         return f"transformers has no {self.auto_class} for {config.model_type!r}"
+
+    def prefixed(self, example: Any, prefix: str) -> Any:
+        """The example with a text before its source; only tasks that write one text from another have a source."""
+        return example
 
     def require(self, examples: Sequence[Any]) -> None:  # noqa: B027
         """Raise `MissingExtra` unless the libraries of the metrics are installed: before a training, not after it."""

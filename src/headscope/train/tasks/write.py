@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -56,6 +56,7 @@ class Write(Task):
     shown_baselines = ("unigram_perplexity", "bigram_perplexity", "bigram_bits_per_byte")
     peft_type = "CAUSAL_LM"
     attention = "headscope"
+    per_token = True
     over_steps = ("previous", "induction")
 
     def example(self, row: Row, place: Place) -> Text | None:
@@ -93,7 +94,7 @@ class Write(Task):
             TrainingError: the tokenizer has no token that a text could begin with.
         """
         names = ("input_ids", "position_ids", "labels") if isolates(tools.model) else ("input_ids", "labels")
-        return Features([{name: asdict(row)[name] for name in names} for row in rows_of(examples, tools)], 0)
+        return Features([{name: getattr(row, name) for name in names} for row in rows_of(examples, tools)], 0)
 
     def collator(self, tools: Tools) -> Callable[[list[dict[str, Any]]], dict[str, Tensor]]:
         """Stacks rows; those of different lengths are padded."""
@@ -121,7 +122,7 @@ class Write(Task):
         """The loss of every token of every text."""
         made = rows_of(examples, tools)
         names = ("input_ids", "position_ids", "labels") if isolates(tools.model) else ("input_ids", "labels")
-        rows = [{name: asdict(row)[name] for name in names} for row in made]
+        rows = [{name: getattr(row, name) for name in names} for row in made]
         found: list[list[tuple[int, float, bool]]] = [[] for _ in examples]
         for row, losses in zip(made, forward(self, rows, tools, losses_of, BATCH), strict=True):
             for owner, loss in zip(row.owners, losses, strict=True):
