@@ -123,6 +123,11 @@ def test_a_training_that_gets_no_better_ends_with_its_best_weights(tmp_path):
     with pytest.raises(TrainingError, match="the best weights, .*best.safetensors, cannot be read .*--overwrite"):
         trained(tmp_path, "write", "out", resume=True, **words)
     assert best_of([]) is None
+    assert best_of([{"step": i, "eval_cross_entropy": x} for i, x in enumerate((float("nan"), 2.0, 3.0))]) == (
+        1,
+        2.0,
+        1,
+    )
 
 
 def kept(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +37,8 @@ def best_of(history: Sequence[Mapping[str, Any]]) -> Best | None:
     done = [(float(row["eval_cross_entropy"]), int(row["step"])) for row in history if "eval_cross_entropy" in row]
     if not done:
         return None
-    losses = [loss for loss, _ in done]
+    # An evaluation without a loss is worse than any other; min() would take it for the best.
+    losses = [math.inf if math.isnan(loss) else loss for loss, _ in done]
     place = losses.index(min(losses))
     return Best(done[place][1], losses[place], len(done) - 1 - place)
 

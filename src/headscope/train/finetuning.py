@@ -29,7 +29,7 @@ from headscope.train.run_folder import (
     make_ready,
     refuse_small_disk,
 )
-from headscope.train.settings import Settings, Words
+from headscope.train.settings import Settings, Words, check
 from headscope.train.split import split
 from headscope.train.tasks.listing import task_named
 from headscope.train.tasks.task import Task
@@ -88,6 +88,7 @@ def finetune(
         options = ", ".join(sorted(known - {"data", "output"}))
         raise TrainingError(f"finetune: there is no option {unknown[0]!r}. The options are {options}.")
     given: dict[str, Any] = dict(words)
+    check(given)
     if given.get("eval_data") is not None:
         given["eval_data"] = path_of("--eval-data", str(given["eval_data"]))
     folder = check_folder("-o", path_of("-o", str(output)), parents=True)
@@ -96,7 +97,6 @@ def finetune(
 
 def run(settings: Settings, say: Say) -> Finetuned | None:
     """Train as the settings say; raises what `finetune` raises."""
-    settings.check()
     if settings.resume and settings.overwrite:
         raise TrainingError("finetune: --resume goes on and --overwrite starts again. Give one of the two.")
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

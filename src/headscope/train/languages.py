@@ -47,11 +47,12 @@ def prefix_of(name: str, config: Any, tokenizer: Any, task: Task, settings: Sett
         TrainingError: languages were given, and the model knows neither codes nor a prefix for them.
 
     Example:
+        >>> from pathlib import Path
         >>> from types import SimpleNamespace
         >>> from headscope.train.settings import Settings
         >>> from headscope.train.tasks.listing import task_named
         >>> known = {"translation_en_to_de": {"prefix": "translate English to German: "}}
-        >>> settings = Settings("x.csv", "out", source_language="en", target_language="de")
+        >>> settings = Settings(Path("x.csv"), Path("out"), source_language="en", target_language="de")
         >>> prefix_of("t5", SimpleNamespace(task_specific_params=known), None, task_named("translate"), settings)
         'translate English to German: '
     """

@@ -67,7 +67,7 @@ def in_shares(rows: Sequence[T], predict: Callable[[Sequence[T]], Sequence[U]]) 
     rank = here()
     if rank is None:
         return list(predict(rows))
-    shares: list[Any] = [None] * rank.count
+    shares: list[Any] = [None] * rank.of
     dist.all_gather_object(shares, list(predict(rows[rank.number :: rank.of])))
     found = list[U]()
     for place in range(len(rows)):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from headscope.errors import TrainingError
 
@@ -144,20 +145,26 @@ class Settings:
         """The named columns by their role."""
         return {name.removesuffix("_column"): value for name, value in vars(self).items() if name.endswith("_column")}
 
-    def check(self) -> None:
-        """See that every number is one, and within its bounds.
 
-        Raises:
-            TrainingError: it is not; names the option.
-        """
-        for name, (low, high) in BOUNDS.items():
-            value = getattr(self, name)
-            kinds = (int,) if isinstance(low, int) else (int, float)
-            fits = isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
-            if not fits and (value is not None or name not in OPTIONAL):
-                number = "a whole number" if isinstance(low, int) else "a number"
-                raise TrainingError(
-                    f"--{name.replace('_', '-')}: {value!r} was given. Give {number} from {low:g} to {high:g}."
-                )
-        if self.schedule not in get_args(Schedule):
-            raise TrainingError(f"--schedule: {self.schedule!r} was given. Give {', '.join(get_args(Schedule))}.")
+def check(words: Mapping[str, Any]) -> None:
+    """See that every number among the words of a fine-tuning is one, and within its bounds.
+
+    Raises:
+        TrainingError: it is not; names the option.
+
+    Example:
+        >>> check({"epochs": 3, "max_length": None})
+    """
+    for name, (low, high) in BOUNDS.items():
+        value = words.get(name)
+        if value is None and (name not in words or name in OPTIONAL):
+            continue
+        kinds = (int,) if isinstance(low, int) else (int, float)
+        if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
+            number = "a whole number" if isinstance(low, int) else "a number"
+            raise TrainingError(
+                f"--{name.replace('_', '-')}: {value!r} was given. Give {number} from {low:g} to {high:g}."
+            )
+    schedules = get_args(Schedule)
+    if words.get("schedule", schedules[0]) not in schedules:
+        raise TrainingError(f"--schedule: {words['schedule']!r} was given. Give {', '.join(schedules)}.")
