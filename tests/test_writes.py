@@ -16,6 +16,9 @@ ELSEWHERE = {
         "server/run.py",
         "tempfile.TemporaryDirectory",
     ): "maps that have no place beside a recording; gone with the process",
+    ("share/pack.py", "open"): "an entry of a zip file, whose bytes go through files/replace_file.py",
+    ("share/pack.py", "tempfile.TemporaryDirectory"): "the page before it is packed; gone when it is",
+    ("share/unpack.py", "tempfile.TemporaryDirectory"): "what was unpacked; gone with the process",
     ("train/board.py", "SummaryWriter"): "TensorBoard writes its events itself",
     (
         "train/finetuning.py",

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import zipfile
@@ -71,9 +72,11 @@ class ZipReader:
     def unpack(self, name: str, target: Path) -> None:
         """Write an entry to a new file."""
         handle = system.create(target)
-        with open(handle, "wb") as file:
+        try:
             for block in self.blocks(name):
-                file.write(block)
+                system.write(handle, block)
+        finally:
+            os.close(handle)
 
 
 @contextmanager

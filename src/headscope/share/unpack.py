@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from headscope.errors import RecordingError
+from headscope.files import system
 from headscope.files.digests import digest_of_file
 from headscope.files.zip_reader import ZipReader, check_room, opened
 from headscope.share.manifest import LARGEST, NAME, PAGE, RECORDING, Manifest, decode, expected
@@ -31,7 +32,7 @@ def unpack(path: Path, folder: Path) -> Manifest:
     with opened(path, expected, RecordingError) as packed:
         content = checked(path, packed)
         check_room(folder, sum(packed.sizes.values()), RecordingError)
-        (folder / RECORDING).mkdir()
+        system.make_folder(folder / RECORDING)
         for name, entry in content.files.items():
             packed.unpack(name, folder / name)
             if digest_of_file(folder / name) != entry.sha256:
