@@ -86,6 +86,29 @@ def test_long_bands_and_packed_documents(mask, extra):
     assert tiles.area < 6 * n * n
 
 
+def test_documents_with_as_many_keys_and_other_numbers_of_queries():
+    """A tile is a copy of the one above it only where it has as many rows."""
+    queries, keys = [64, 100, 64, 128], [80] * 4
+    q, k, v = qkv(1, 6, 3, sum(queries), sum(keys), 5, 7)
+    request = Request(q, k, v, hs.documents(queries, keys))
+    for mine, theirs in zip(tiled.run(request), formula.run(request), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("mask", [hs.first(2) | hs.window(40), hs.causal()], ids=repr)
+def test_gradients_of_keys_that_many_tiles_see_are_summed_in_float32(mask):
+    """In bfloat16 the sum of many tiles would lose what each of them adds; torch's own kernel sums in float32."""
+    n = 1021
+    q, k, v = (x.detach().bfloat16().requires_grad_() for x in qkv(1, 2, 1, n, n, 16, 16))
+    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    grad = torch.rand(1, 2, n, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64).bfloat16()
+    hs.attend(q, k, v, mask=mask, backend="tiled").backward(grad)
+    formula.run(Request(*exact, mask))[0].backward(grad.double())
+    for mine, theirs in zip((k, v), exact[1:], strict=True):
+        apart = (mine.grad.double() - theirs.grad).abs().amax() / theirs.grad.abs().amax()
+        assert float(apart) < 2 * torch.finfo(torch.bfloat16).eps
+
+
 @pytest.mark.parametrize("mask", [None, hs.causal(), hs.padding([59])], ids=repr)
 @pytest.mark.parametrize("extra", ["alibi", "relative"])
 def test_a_bias_over_more_rows_than_a_tile_has(mask, extra, monkeypatch):

@@ -141,6 +141,31 @@ def test_a_model_that_runs_in_another_thread_only():
         block()
 
 
+@pytest.mark.parametrize("name", ["sdpa", "transformers eager"])
+@torch.no_grad()
+def test_a_thread_with_a_copy_of_the_context_is_another_thread(name):
+    """`asyncio.to_thread` takes the context variables along; what is open in them is open in their own thread."""
+    model, found = build(name), {}
+    plain = model(x())
+
+    async def both() -> None:
+        with hs.ablate(model, [(0, 1)]):
+            found["here"] = model(x())
+            found["there"] = await asyncio.to_thread(torch.no_grad()(model), x())
+        with hs.record(model) as recording:
+            model(x(3, 4))
+            await asyncio.to_thread(model, x())
+        found["items"] = [layer.items for layer in recording.layers]
+        with hs.record(model):
+            await asyncio.to_thread(model, x())
+
+    with pytest.raises(NothingRecorded, match="ran inside the block only in another thread or task"):
+        asyncio.run(both())
+    assert torch.equal(found["there"], plain)
+    assert not torch.equal(found["here"], plain)
+    assert found["items"] == [3]
+
+
 @torch.no_grad()
 def test_a_copy_made_inside_a_block_keeps_nothing_of_it():
     model = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)).eval()

@@ -362,12 +362,12 @@ def test_a_mask_is_made_anew_after_a_reorder() -> None:
     layers, _, x = stack()
     lengths, index = [7, 3, 11], torch.tensor([2, 0, 1])
     x, _ = ragged(lengths, 1)
-    cache = KeyValueCache(layers, 3, lengths=lengths)
+    cache, mask = KeyValueCache(layers, 3, lengths=lengths), hs.causal()  # one mask: another one is another question
     for layer in layers:
-        layer(x[:, :11], mask=hs.causal(), cache=cache)
-    layers[0](x[:, 11:], mask=hs.causal(), cache=cache)
+        layer(x[:, :11], mask=mask, cache=cache)
+    layers[0](x[:, 11:], mask=mask, cache=cache)
     cache.reorder(index)
-    found = layers[1](x[index, 11:], mask=hs.causal(), cache=cache)
+    found = layers[1](x[index, 11:], mask=mask, cache=cache)
     fresh = KeyValueCache(layers[1], 3, lengths=lengths)
     torch.testing.assert_close(found, step_by_step(layers[1], x, fresh, [11])[index, 11:])
 

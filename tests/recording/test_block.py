@@ -285,6 +285,19 @@ class TestKindAndBudget:
         with pytest.raises(OverBudget, match="give a number of bytes"):
             hs.record(model, budget="two")
 
+    def test_the_budget_is_of_memory_and_a_folder_takes_none(self, tmp_path):
+        model, x = Layer(), torch.randn(1, 5, 12)
+        cost = 3 * 5 * 12 * 4
+        with hs.record(model, budget=2 * cost, to=tmp_path / "five") as recording:
+            for _ in range(5):
+                model(x)
+        assert len(recording.layers) == 5
+        with (
+            pytest.raises(OverBudget, match="0 calls of this size fit"),
+            hs.record(model, budget=cost - 1, to=tmp_path / "none"),
+        ):
+            model(x)
+
     @pytest.mark.parametrize(
         ("text", "count"), [("2GB", 2 * 10**9), ("500 MB", 5 * 10**8), ("1.5GiB", 3 * 2**29), ("12", 12), (7, 7)]
     )

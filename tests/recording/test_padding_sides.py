@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import headscope as hs
+from headscope.look.findings import patterns
 from headscope.look.measures import MEASURES
 from tests.recording.tiny import build
 
@@ -72,12 +73,20 @@ def each_head(recording, item):
 
 
 def facts(recording):
-    """What was found, without the numbers of positions."""
+    """What was found, without the numbers of positions: for each finding its place and kind, and its numbers."""
     numbers = ("mean weight", "entropy", "weight", "distance", "offset", "stability")
-    return {
-        (f.layer, f.head, f.kind, round(f.score, 6), *(round(f.evidence[n], 6) for n in numbers if n in f.evidence))
+    found = [
+        ((f.layer, f.head, f.kind), [f.score, *(f.evidence[n] for n in numbers if n in f.evidence)])
         for f in recording.patterns()
-    }
+    ]
+    return sorted(found)
+
+
+def assert_same(mine, theirs, at=""):
+    """The same findings, their numbers as close as float32 is."""
+    assert [one for one, _ in mine] == [one for one, _ in theirs], at
+    for (one, numbers), (_, others) in zip(mine, theirs, strict=True):
+        assert numbers == pytest.approx(others, rel=1e-5, abs=1e-6), (at, one)
 
 
 @pytest.mark.parametrize("how", BATCHES)
@@ -116,14 +125,61 @@ def test_every_finding(kind):
     for text in WORDS:
         expected = facts(arranged(kind, "alone", [text])[0])
         assert expected
-        assert all(facts(arranged(kind, side, [text])[0]) == expected for side in ("right", "left"))
+        for side in ("right", "left"):
+            assert_same(facts(arranged(kind, side, [text])[0]), expected, side)
+        # Two texts in one item: means are over the queries of both, and each of them has the same pairs.
+        packed = facts(arranged(kind, "packed", [text, text])[0])
+        means = [[one for one in found if one[0][2] != "pair"] for found in (packed, expected)]
+        assert_same(*means, "packed")
+        for one, numbers in packed:
+            assert one[2] != "pair" or any(
+                other == one and numbers == pytest.approx(others, rel=1e-5, abs=1e-6) for other, others in expected
+            )
+
+
+def test_the_score_of_a_pair_depends_on_its_text_and_not_on_what_is_around_it():
+    """The score falls with the length of the text: neither padding nor other texts of the same item make it longer."""
+    count, padding = 31, 29
+    scores = torch.zeros(2 * count, 2 * count)
+    scores[20, 7] = scores[count + 20, count + 7] = 9.0
+    marked = torch.arange(count + padding) < count
+    labels = [f"w{i}" for i in range(count)]
+
+    def scored(q, k, mask, labels, padding=None):
+        axis = hs.Axis.tokens(labels, padding=padding)
+        found = patterns([(0, 0, hs.Head(q, k, mask=mask, scale=1.0, queries=axis, keys=axis))])
+        return [f.score for f in found if f.kind == "pair"]
+
+    eye = torch.eye(2 * count)
+    alone = scored(scores[:count, :count], eye[:count, :count], None, labels)
+    packed = scored(scores, eye, hs.documents([count, count]), [*labels, *labels])
+    wide = torch.nn.functional.pad(scores[:count, :count], (0, 0, 0, padding))
+    keys = torch.nn.functional.pad(eye[:count, :count], (0, 0, 0, padding))
+    padded = scored(wide, keys, hs.padding(torch.tensor([count])), [*labels, *["[PAD]"] * padding], (~marked).tolist())
+    assert len(alone) == 1
+    assert padded == pytest.approx(alone)
+    assert packed == pytest.approx([*alone, *alone])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rollout_and_means(kind):
+def test_rollout_means_offsets_and_confidence(kind):
+    """What is of a whole item: of two packed texts that are the same it is that of one."""
     expected = arranged(kind, "alone", [WORDS[0]])[0]
-    for side in ("right", "left"):
-        found, ((item, place),) = arranged(kind, side, [WORDS[0]])
-        rolled = found.rollout(item=item)[place][:, place]
-        torch.testing.assert_close(rolled, expected.rollout(), **NEAR)
+    for side, texts in (("right", WORDS[:1]), ("left", WORDS[:1]), ("packed", [WORDS[0]] * 2)):
+        found, where = arranged(kind, side, texts)
+        for item, place in where:
+            rolled = found.rollout(item=item)
+            torch.testing.assert_close(rolled[place][:, place], expected.rollout(), **NEAR)
+            assert rolled[place].sum(1).tolist() == pytest.approx([1.0] * len(place))
         torch.testing.assert_close(found.mean().weights().float(), expected.mean().weights().float())
+        for (*_, mine), (*_, theirs) in zip(each_head(found, 0), each_head(expected, 0), strict=True):
+            torch.testing.assert_close(mine.offsets(4), theirs.offsets(4), **NEAR)
+            assert mine.confidence() == pytest.approx(theirs.confidence(), rel=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rollout_of_packed_texts_that_differ(kind):
+    found, where = arranged(kind, "packed", WORDS)
+    for text, (item, place) in zip(WORDS, where, strict=True):
+        expected = arranged(kind, "alone", [text])[0].rollout()
+        torch.testing.assert_close(found.rollout(item=item)[place][:, place], expected, **NEAR)

@@ -60,6 +60,42 @@ def test_labels_are_text_and_not_formulas():
     assert len(text) > 1000
 
 
+@pytest.mark.parametrize("kind", ["map", "arcs"])
+def test_a_sentence_with_dollars_is_no_formula_either(kind):
+    """matplotlib measures what it wraps as a formula, whatever it was told of parsing."""
+    axis = Axis.tokens(["$x^2$", "is", "not", "a", "$\\frac{1}{$"])
+    scores = torch.zeros(5, 5)
+    scores[0, 4] = 9.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = figure(Head(scores, torch.eye(5), scale=1.0, queries=axis, keys=axis), kind=kind)
+        assert saved(made, "svg")
+    title = made.get_suptitle().replace("\n", " ")
+    assert "$x^2$" in title
+    assert "$\\frac{1}{$" in title
+
+
+@pytest.mark.parametrize("how", ["map", "arcs", "all heads", "a row", "patches"])
+def test_no_text_of_any_figure_is_a_formula(how):
+    """Every label, title and note that may hold a word of a text, a path or the name of a model."""
+    from matplotlib.text import Text
+
+    x = recording()
+    made = {
+        "map": lambda: figure(x, 1, 2),
+        "arcs": lambda: figure(x, 1, 2, kind="arcs"),
+        "all heads": lambda: figure(x),
+        "a row": lambda: figure(x, heads=[(0, 1), (1, 2)]),
+        "patches": lambda: figure(patches_of(thumbnail=True), query=3),
+    }[how]()
+    saved(made, "png")
+    texts = [text for text in made.findobj(Text) if any(letter.isalpha() for letter in text.get_text())]
+    own = {"query", "key", "weight", "layer", "head"}
+    own |= {text.get_text() for text in texts if text.get_text().startswith(("above: looks back", "each head from 0"))}
+    assert {text.get_text() for text in texts} > own & {text.get_text() for text in texts}
+    assert {text.get_text() for text in texts if text.get_parse_math()} <= own
+
+
 def test_cross_attention_fills_its_room():
     made = figure(Head(torch.randn(3, 4), torch.randn(120, 4), queries=words(3), keys=Axis.frames(120, 0.02)))
     assert saved(made, "png")

@@ -141,7 +141,7 @@ def here() -> list[Block]:
 
 def elsewhere(module: nn.Module) -> None:
     """Note that a module runs outside of the threads and tasks of the blocks that are open for its model."""
-    ours = _open.get()
+    ours = here()
     for block in _all:
         if block not in ours and block.stack.has(module):
             block.stack.elsewhere = True

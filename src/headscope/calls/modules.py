@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from typing import Any, NamedTuple, cast
 
 from torch import nn
@@ -31,6 +32,11 @@ class Running(NamedTuple):
             return self.kwargs.get(name)
         names = parameters(cast(Any, type(self.module)))[1 : len(self.args) + 1]
         return self.args[names.index(name)] if name in names else None
+
+    def arguments(self) -> list[tuple[str, Any]]:
+        """All arguments of the running forward with their names; "" for one that has none."""
+        names = parameters(cast(Any, type(self.module)))[1 : len(self.args) + 1]
+        return [*itertools.zip_longest(names, self.args, fillvalue=""), *self.kwargs.items()]
 
 
 @functools.cache

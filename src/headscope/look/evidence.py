@@ -49,7 +49,8 @@ class Evidence:
 
     Attributes:
         same: whether queries and keys are the same positions, so that "previous" means something.
-        rows, keys: how many queries count, and how many keys the longest sequence has.
+        rows: how many queries count.
+        longest, keys: how many queries and how many keys the longest sequence has.
         even: what equal weights would put on one key, in the mean over the queries.
         offsets: the mean weight at each offset that half of the queries or more have a key at.
         received: for each key the mean weight on it over the queries of its sequence, `(k,)`; 0 for padding.
@@ -70,6 +71,7 @@ class Evidence:
     rows: int
     keys: int
     received: Tensor
+    longest: int = 0
     even: float = 0.0
     offsets: dict[int, float] = field(default_factory=dict)
     first: float = 0.0
@@ -122,7 +124,7 @@ def shares(found: Evidence, sums: Tensor, sequences: Sequences) -> None:
     content = content_of(keys)[sequences.keys]
     rows_of = torch.bincount(sequences.row_numbers, minlength=int(numbers.max()) + 1)
     found.received = sequences.over_keys(sums / rows_of[numbers].clamp(min=1), keys.length)
-    found.keys, found.even = int(lengths.max()), float((1 / lengths).mean())
+    found.longest, found.keys, found.even = int(rows_of.max()), int(lengths.max()), float((1 / lengths).mean())
     found.first = float(sums[sequences.first].sum()) / found.rows
     found.first_is_special = bool(special[sequences.first].any())
     found.special = float(sums[special].sum()) / found.rows

@@ -101,7 +101,7 @@ def patterns(heads: Iterable[tuple[int, int, Head]]) -> Patterns:
     of a pair within one text counts `1 - 1/distance`: most of what heads and grammar link is near, so a far link says
     more. In a text of more than `SHORT` queries it counts `SHORT / queries` of that: the heaviest of hundreds of rows
     is an extreme that nearly every head has, and it speaks of one row, where a mean speaks of all of them.
-    Means leave out padding: queries whose own key nobody may see.
+    Padding is left out, and packed texts count one by one: means are over the queries of all of them.
 
     Args:
         heads: layer, head number and head, as a `Recording` yields them.
@@ -240,7 +240,7 @@ def pairs(group: list[Evidence]) -> Iterator[Finding]:
         text = f"{quoted(head.queries, pair.query)} → {quoted(head.keys, pair.key)} {pair.weight:.2f}"
         if pair.next_key is not None:
             text += f" (next: {quoted(head.keys, pair.next_key)} {pair.next_weight:.2f})"
-        score = (pair.weight - usual(rivals, evidence.even)) * farness(pair) * min(1.0, SHORT / len(head.q))
+        score = (pair.weight - usual(rivals, evidence.even)) * farness(pair) * min(1.0, SHORT / evidence.longest)
         yield finding(evidence, "pair", text, score, numbers_of(head, pair))
 
 

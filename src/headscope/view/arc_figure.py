@@ -12,7 +12,7 @@ from headscope.look.head import Head
 from headscope.look.sequences import same_positions
 from headscope.view.colour import table
 from headscope.view.labels import shortened, visible
-from headscope.view.paper import DOTS, FAINT, INK, family, paper
+from headscope.view.paper import DOTS, FAINT, INK, family, in_lines, paper
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,15 +81,17 @@ def of_arcs(head: Head, title: str, query: int | None, width: float | None) -> F
                 family=family(),
                 **style,
             )
+    size = min(11.0, 11.0 * scale + 2)
+    title, wrap = in_lines(title, figure.get_figwidth(), size)
     figure.suptitle(
         title,
         x=0.012,
         ha="left",
-        fontsize=min(11.0, 11.0 * scale + 2),
+        fontsize=size,
         fontweight="bold",
         color=INK,
         parse_math=False,
-        wrap=True,
+        wrap=wrap,
     )
     if same:
         axes.text(

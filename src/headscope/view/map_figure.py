@@ -10,7 +10,7 @@ from headscope.look.axis import Axis
 from headscope.look.head import Head
 from headscope.view.colour import table
 from headscope.view.labels import every, shortened, visible
-from headscope.view.paper import DOTS, FAINT, INK, family, paper
+from headscope.view.paper import DOTS, FAINT, INK, family, in_lines, paper
 from headscope.view.picture import picture, top
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def of_head(head: Head, title: str, width: float | None = None) -> Figure:
     bar.ax.set_title("weight", fontsize=8, color=FAINT, loc="left", pad=6)
     if title:
         style: dict[str, Any] = {"fontsize": 10, "fontweight": "bold", "color": INK, "family": family()}
-        drawn.suptitle(title, x=0.012, ha="left", parse_math=False, wrap=True, **style)
+        title, wrap = in_lines(title, drawn.get_figwidth(), 10.0)
+        drawn.suptitle(title, x=0.012, ha="left", parse_math=False, wrap=wrap, **style)
     return drawn
 
 

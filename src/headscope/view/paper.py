@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,17 @@ def caption(figure: Figure, axis: Axis, model: str) -> None:
     said = " · ".join(part for part in (text, visible(model_name(model)) if model else "") if part)
     if said:
         figure.supxlabel(said, x=0.012, ha="left", fontsize=7, color=FAINT, parse_math=False, family=family())
+
+
+def in_lines(text: str, inches: float, size: float) -> tuple[str, bool]:
+    """A text that may be wider than its figure, and whether matplotlib is to wrap it.
+
+    matplotlib measures a text with dollars as a formula when it wraps it, whatever `parse_math` says, and raises where
+    it is none. Such a text is wrapped here, by the mean width of a letter.
+    """
+    if "$" not in text:
+        return text, True
+    return textwrap.fill(text, max(12, int(inches * 72 / (0.62 * size)))), False
 
 
 def family() -> list[str]:

@@ -13,7 +13,7 @@ from headscope.look.head import Head
 from headscope.view.colour import table
 from headscope.view.labels import shortened, visible
 from headscope.view.map_figure import colours
-from headscope.view.paper import DOTS, FAINT, INK, family, paper
+from headscope.view.paper import DOTS, FAINT, INK, family, in_lines, paper
 from headscope.view.regions import Region, regions
 
 if TYPE_CHECKING:
@@ -64,9 +64,11 @@ def of_row(head: Head, query: int, title: str, width: float | None = None) -> Fi
     axes.axis("off")
     label = shortened(visible(head.queries.labels[query]), 22)
     said = f"row of {label}: {part.sum():.2f} of its weight on the picture; lines around half and four fifths of that"
-    axes.set_title(said, fontsize=7, color=FAINT, loc="left", parse_math=False, family=family(), wrap=True)
+    said, wrap = in_lines(said, figure.get_figwidth(), 7.0)
+    axes.set_title(said, fontsize=7, color=FAINT, loc="left", parse_math=False, family=family(), wrap=wrap)
     style: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": INK, "family": family()}
-    figure.suptitle(title, x=0.012, ha="left", parse_math=False, wrap=True, **style)
+    title, wrap = in_lines(title, figure.get_figwidth(), 9.0)
+    figure.suptitle(title, x=0.012, ha="left", parse_math=False, wrap=wrap, **style)
     return figure
 
 
