@@ -361,5 +361,40 @@ def test_kinds_are_decided_by_sizes():
     assert recording.layers[0].kind == "self"
 
 
+class Takes(nn.Module):
+    """Attention to whatever other states come in; without any, to its own and to what it keeps in a cache."""
+
+    def __init__(self, attend) -> None:
+        super().__init__()
+        self.num_heads, self.attend, self.past = H, attend, None
+
+    def forward(self, x, context=None, position_bias=None, *more):
+        states = x if context is None and not more else (*more, context)[0]
+        if context is None and not more:
+            self.past = states = x if self.past is None else torch.cat([self.past, x], 1)
+        q, k = (one.unflatten(-1, (H, M // H)).transpose(1, 2) for one in (x, states))
+        return self.attend(self, q, k, k).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+@pytest.mark.parametrize("attend", [sdpa, by_hand])
+@torch.no_grad()
+def test_other_states_are_known_by_their_size_whatever_their_argument_is_called(attend, queries):
+    """A step of a decoder has one query and more keys: of other states, or of its own cache."""
+    model, own, other, bias = Takes(attend), x(2, queries), x(2, 7), x(1, 7)
+    ways = {
+        "cross": [lambda: model(own, other), lambda: model(own, context=other), lambda: model(own, None, bias, other)],
+        "self": [lambda: model(own), lambda: model(own, position_bias=bias), lambda: model(own, None, None)],
+    }
+    model.past = x(2, 7 - queries)
+    for kind, calls in ways.items():
+        for call in calls:
+            before = model.past
+            with hs.record(model) as recording:
+                call()
+            model.past = before
+            assert (recording.layers[0].kind, recording.layers[0].k.shape[2]) == (kind, 7)
+
+
 def test_every_site_is_listed_once_with_its_own_name():
     assert len({site.name for site in sites.SITES}) == len(sites.SITES)
