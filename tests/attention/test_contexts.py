@@ -77,6 +77,16 @@ class TestKernelsThatTorchAllows:
                 hs.attend(q, k, v, mask=mask, backend="tiled")
         torch.testing.assert_close(found, hs.attend_lse(q, k, v, mask=mask, softcap=2.0)[1], atol=1e-5, rtol=1e-5)
 
+    @pytest.mark.parametrize("mask", [None, hs.causal(), hs.window(3)])
+    @pytest.mark.parametrize("backend", PATHS)
+    def test_none_that_a_cpu_has(self, mask, backend):
+        q, k, v = qkv(b=1, q=5, k=5, dtype=torch.float32)
+        with (
+            sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION),
+            pytest.raises(BackendRefused, match=r"cannot run this: .*sdpa_kernel|no backend can run this: .*MATH"),
+        ):
+            hs.attend(q, k, v, mask=mask, backend=backend)
+
     def test_a_gradient_penalty_inside_and_outside(self):
         found = []
         for backends in ([SDPBackend.MATH], [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
@@ -87,6 +97,52 @@ class TestKernelsThatTorchAllows:
             found.append(torch.autograd.grad(first.pow(2).sum(), (q, k, v)))
         for one, other in zip(*found, strict=True):
             torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-7)
+
+
+class TestManyDerivativesAtOnce:
+    """`torch.autograd.functional` and `is_grads_batched`, which have a vmap of their own below `torch.func`."""
+
+    OPTIONS = (
+        {},
+        {"mask": hs.causal()},
+        {"mask": hs.window(3), "backend": "tiled"},
+        {"mask": hs.window(3), "softcap": 2.0, "bias": hs.alibi(6), "backend": "tiled"},
+    )
+
+    @pytest.mark.parametrize("options", OPTIONS)
+    def test_of_gradients(self, options):
+        q, k, v = qkv(b=1, q=7, k=7)
+        directions = torch.randn(3, 1, 6, 7, 7, dtype=torch.float64)
+        values = hs.attend(q, k, v, **options)
+        found = torch.autograd.grad(values, (q, k, v), directions, is_grads_batched=True, retain_graph=True)
+        for n, direction in enumerate(directions):
+            for many, one in zip(
+                found, torch.autograd.grad(values, (q, k, v), direction, retain_graph=True), strict=True
+            ):
+                torch.testing.assert_close(many[n], one)
+
+    @pytest.mark.parametrize("options", [x | {"backend": None} for x in OPTIONS])
+    @pytest.mark.parametrize("how", ["reverse-mode", "forward-mode"])
+    def test_of_jacobians(self, options, how):
+        x = torch.randn(1, 6, 3, 2, dtype=torch.float64)
+
+        def total(x):
+            return hs.attend(x, x, x, **options).sin().sum((0, 1, 3))
+
+        want = torch.autograd.functional.jacobian(total, x)
+        found = torch.autograd.functional.jacobian(total, x, vectorize=True, strategy=how)
+        torch.testing.assert_close(found, want)
+
+
+def test_numbers_of_python_are_kept_where_new_tensors_have_none():
+    """As in layers that are built under `torch.device("meta")` and loaded later."""
+    with torch.device("meta"):
+        masks = hs.padding([3, 11]), hs.prefix(2), hs.documents([4, 7])
+        bias = hs.alibi(6)
+    q, k, v = qkv(q=11, k=11)
+    for mask, fresh in zip(masks, (hs.padding([3, 11]), hs.prefix(2), hs.documents([4, 7])), strict=True):
+        want = hs.attend(q, k, v, mask=fresh, bias=hs.alibi(6))
+        assert torch.equal(hs.attend(q, k, v, mask=mask, bias=bias), want)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def without(monkeypatch, name):
     ):  # fmt: skip
         monkeypatch.setattr(known, target, getattr(new, field))
     monkeypatch.setattr(precision, "_any_autocast", new.any_autocast)
-    for target, kernel in zip(("_flash", "_efficient", "_cudnn"), new.kernels, strict=True):
+    for target, kernel in zip(("_flash", "_efficient", "_cudnn", "_math"), new.kernels, strict=True):
         monkeypatch.setattr(precision, target, kernel)
 
 

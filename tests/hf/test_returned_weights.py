@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 import headscope as hs
 from headscope.compat import transformers as compat
 from headscope.hf.interface import attention
+from tests.families.agree import built
 from tests.hf.nine import KINDS, batch, model_of
 from tests.recording.tiny import eager_weights
 
@@ -33,6 +35,17 @@ def test_the_weights_of_eager(kind, side):
         assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
         torch.testing.assert_close(rows(ours, inputs), rows(theirs, inputs), atol=1e-6, rtol=1e-5)
     assert torch.equal(plain.logits, found["headscope"].logits)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("bridgetower", "attentions"), ("kosmos-2", "projection_attentions")])
+def test_models_that_return_them_unasked(kind, name):
+    """They read what a layer returns, and tell it nothing."""
+    pair, inputs = built(kind, base=True)
+    with torch.no_grad():
+        want, found = (tree_leaves(model(**inputs)[name]) for model in pair)
+    assert len(want) == len(found) > 0
+    for theirs, ours in zip(want, found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
 def test_they_have_gradients_and_the_dtype_of_the_model():

@@ -227,7 +227,8 @@ def alibi(heads: int | Float[Tensor, " h"]) -> Bias:
     power = 2 ** int(math.log2(heads))
     slopes = [2 ** (-8 * (n + 1) / power) for n in range(power)]
     slopes += [2 ** (-4 * (2 * n + 1) / power) for n in range(heads - power)]
-    return Alibi(torch.tensor(slopes))
+    # Not on a default device of "meta": layers make their bias while a model is built there.
+    return Alibi(torch.tensor(slopes, device="cpu"))
 
 
 def relative(table: Float[Tensor, "buckets h"], bidirectional: bool = True, max_distance: int = 128) -> Bias:

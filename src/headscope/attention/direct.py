@@ -13,6 +13,7 @@ from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.window import Window
 from headscope.attention.paths.fused import differentiable_again
 from headscope.attention.plan import few
+from headscope.attention.precision import flash_allowed
 from headscope.compat.tracing import NAMES
 
 _any_autocast = NAMES.any_autocast
@@ -24,6 +25,9 @@ def direct(q: Tensor, k: Tensor, v: Tensor, mask: object, scale: float | None) -
     Never raises: what does not fit is planned, and refused there.
     """
     if not (type(q) in PLAIN and type(k) in PLAIN and type(v) in PLAIN and q.ndim == k.ndim == 4):
+        return None
+    # First: in a traced call sizes are no numbers to compare.
+    if not no_modes() or not flash_allowed():
         return None
     (b, h, queries, d), (items, g, keys, size) = q.shape, k.shape
     if (
@@ -37,7 +41,6 @@ def direct(q: Tensor, k: Tensor, v: Tensor, mask: object, scale: float | None) -
         or not q.stride()[3] == k.stride()[3] == v.stride()[3] == 1
         or (scale is not None and not scale > 0)
         or _any_autocast()
-        or not no_modes()
     ):
         return None
     added, causal = None, False

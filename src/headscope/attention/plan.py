@@ -51,17 +51,19 @@ def choose(request: Request, backend: str | None = None) -> tuple[ModuleType, st
     """The path that runs a request and the reason.
 
     Raises:
-        BackendRefused: no path has that name, or the one that was asked for cannot run this.
+        BackendRefused: no path has that name, the one that was asked for cannot run this, or none can.
     """
     if backend is not None:
         return named(request, backend), "it was asked for by name"
+    if blocked := formula.refusals(request):
+        raise BackendRefused(f"{request.where}: no backend can run this: {'; '.join(blocked)}.")
     if not known(request.q):
         return without_numbers(request)
     if request.device.kind != "cpu":
         return gpu_order.choose(request, request.device)
-    if request.is_plain:
-        return fused, "torch's fused kernel runs it as it is"
     reasons = fused.refusals(request)
+    if not reasons and request.is_plain:
+        return fused, "torch's fused kernel runs it as it is"
     if not reasons and request.q.shape[2] == 1 and request.mask is not None:
         return fused, "one query reads the keys that it may see"
     if not reasons and request.mask is None:

@@ -14,7 +14,7 @@ from headscope.attention.bias import Bias, DenseBias
 from headscope.compat.tracing import NAMES
 
 _any_autocast = NAMES.any_autocast
-_flash, _efficient, _cudnn = NAMES.kernels
+_flash, _efficient, _cudnn, _math = NAMES.kernels
 
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
@@ -45,9 +45,22 @@ def autocast_off(tensor: Tensor) -> AbstractContextManager[object]:
     return nullcontext() if autocast_dtype(tensor) is None else torch.autocast(tensor.device.type, enabled=False)
 
 
+def flash_allowed() -> bool:
+    """Whether `torch.nn.attention.sdpa_kernel` allows the flash kernel."""
+    return _flash()
+
+
 def only_math(device: torch.device) -> bool:
     """Whether `torch.nn.attention.sdpa_kernel` allows no fused kernel on a device; a CPU has only the flash one."""
     fused = _flash()
     if device.type != "cpu":
         fused = fused or _efficient() or _cudnn()
     return not fused
+
+
+def no_kernel(device: torch.device) -> bool:
+    """Whether `torch.nn.attention.sdpa_kernel` allows no kernel at all that a device has."""
+    return only_math(device) and not _math()
+
+
+NO_KERNEL = "torch's sdpa_kernel(...) allows no kernel that this device has; allow SDPBackend.MATH as well"

@@ -31,6 +31,11 @@ DISPATCH_MODES = Private("torch:_C._len_torch_dispatch_stack", "knows FakeTensor
 DISPATCH_MODE = Private("torch:_C._get_dispatch_mode", "knows FakeTensorMode and make_fx", UNSEEN)
 FAKE_KEY = Private("torch:_C._TorchDispatchModeKey.FAKE", "knows FakeTensorMode", UNSEEN)
 PROXY_KEY = Private("torch:_C._TorchDispatchModeKey.PROXY", "knows make_fx", UNSEEN)
+DISPATCH_KEYS = Private(
+    "torch:_C._dispatch_keys",
+    "knows many gradients at once: torch.autograd.grad(is_grads_batched=True)",
+    "There the backward of the tiles raises torch's own error; backend='formula' has it.",
+)
 FAKE_TENSOR = Private("torch._subclasses.fake_tensor:FakeTensor", "knows the tensors of FakeTensorMode", UNSEEN)
 NO_MODES = Private(
     "torch.utils._python_dispatch:_disable_current_modes",
@@ -49,6 +54,7 @@ FLASH_SDP = Private(
 )
 EFFICIENT_SDP = Private("torch:_C._get_mem_efficient_sdp_enabled", FLASH_SDP.use, FLASH_SDP.without)
 CUDNN_SDP = Private("torch:_C._get_cudnn_sdp_enabled", FLASH_SDP.use, FLASH_SDP.without)
+MATH_SDP = Private("torch:_C._get_math_sdp_enabled", FLASH_SDP.use, FLASH_SDP.without)
 CURRENT_NODE = Private(
     "torch:_C._current_autograd_node",
     "gives the backward of torch's kernel on CPUs a derivative",
@@ -75,7 +81,7 @@ class Names(NamedTuple):
     proxy: Any
     no_modes: Callable[[], contextlib.AbstractContextManager[Any]]
     any_autocast: Callable[[], bool]
-    kernels: tuple[Callable[[], bool], Callable[[], bool], Callable[[], bool]]
+    kernels: tuple[Callable[[], bool], Callable[[], bool], Callable[[], bool], Callable[[], bool]]
 
 
 class Kinds:
@@ -106,6 +112,7 @@ def found() -> Names:
             FLASH_SDP.find() or backends.flash_sdp_enabled,
             EFFICIENT_SDP.find() or backends.mem_efficient_sdp_enabled,
             CUDNN_SDP.find() or backends.cudnn_sdp_enabled,
+            MATH_SDP.find() or backends.math_sdp_enabled,
         ),
     )
 
@@ -146,6 +153,12 @@ def forward_level() -> int:
     # Asked at every call of attention: the module is public, and looked up once.
     level = getattr(forward_ad, _LEVEL, None)
     return -1 if level is None else int(level)
+
+
+def batched(tensor: Tensor) -> bool:
+    """Whether a gradient stands for many: of `torch.func.vmap`, or of `torch.autograd.grad(is_grads_batched=True)`."""
+    keys = DISPATCH_KEYS.find()
+    return keys is not None and "Batched" in str(keys(tensor))
 
 
 def fake_tensor() -> type | None:

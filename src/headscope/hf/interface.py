@@ -18,7 +18,7 @@ from headscope.compat.transformers import adds_masks, captures_weights
 from headscope.errors import BackendRefused, MaskError, MissingExtra
 from headscope.hf.lazy_mask import LazyMask
 from headscope.hf.mask_function import mask
-from headscope.hf.returned_weights import returned_weights
+from headscope.hf.returned_weights import returned_weights, unasked
 
 NAME = "headscope"
 
@@ -97,7 +97,7 @@ def attention(
     sinks = None if s_aux is None else s_aux.to(query.dtype)
     changes: dict[str, Any] = {"mask": who, "bias": bias, "scale": scaling, "softcap": softcap, "sinks": sinks}
     values = attend(query, key, value, **changes, dropout=dropout).transpose(1, 2).contiguous()
-    wanted = others.get("output_attentions") or captures_weights()
+    wanted = others.get("output_attentions") or captures_weights() or unasked(module)
     return values, returned_weights(query, key, value, room, **changes) if wanted else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -11,6 +12,16 @@ from headscope.attention.api import requested
 from headscope.attention.paths.formula import normalise, scores
 from headscope.attention.precision import autocast_off
 from headscope.shapes import acc_dtype
+
+# Models whose output holds the weights of these modules always, whatever was asked: on "eager" they are always there.
+UNASKED = frozenset({"BridgeTowerSelfAttention", "BridgeTowerCrossAttention"})
+
+
+def unasked(module: torch.nn.Module) -> bool:
+    """Whether a model returns the weights of this module without asking it for them."""
+    name = type(module).__name__
+    # Kosmos-2 uses one class in its text model, and for the projection of its pictures, which is no decoder.
+    return name in UNASKED or (name == "KosmosTextAttention" and not module.is_decoder)
 
 
 def returned_weights(q: Tensor, k: Tensor, v: Tensor, room: int, **changes: Any) -> Tensor:

@@ -180,7 +180,9 @@ def prefix(n: int | Sequence[int] | Tensor) -> Mask:
 
 def as_lengths(where: str, name: str, lengths: Lengths, axes: int = 1) -> Tensor:
     """Lengths as int32, checked; with two axes allowed, always as two."""
-    tensor = torch.as_tensor([lengths] if isinstance(lengths, int) else lengths)
+    # Python's numbers stay readable, also where the default device is "meta".
+    device = lengths.device if isinstance(lengths, Tensor) else "cpu"
+    tensor = torch.as_tensor([lengths] if isinstance(lengths, int) else lengths, device=device)
     if not tensor.numel() and not isinstance(lengths, Tensor):
         # An empty list has no dtype of its own.
         tensor = tensor.long()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headscope.attention.equation import apply, attention, normalise, scores
 from headscope.attention.masks.mask import Mask
-from headscope.attention.precision import autocast_dtype, autocast_off, cast
+from headscope.attention.precision import NO_KERNEL, autocast_dtype, autocast_off, cast, no_kernel
 from headscope.attention.request import Request, default_scale
 from headscope.errors import MaskError
 from headscope.shapes import acc_dtype, check_qkv, shape
@@ -22,8 +22,8 @@ NAME = "formula"
 
 
 def refusals(request: Request) -> list[str]:
-    """The formula runs everything that can be asked."""
-    return []
+    """The formula runs everything that can be asked, unless torch allows no kernel at all."""
+    return [NO_KERNEL] if no_kernel(request.q.device) else []
 
 
 def run(request: Request) -> tuple[Tensor, Tensor]:

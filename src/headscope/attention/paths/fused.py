@@ -11,7 +11,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from headscope.attention.bias import DenseBias
 from headscope.attention.equation import attention
 from headscope.attention.known import known, leaves_python, transforms
-from headscope.attention.precision import only_math
+from headscope.attention.precision import NO_KERNEL, no_kernel, only_math
 from headscope.attention.request import Request, default_scale
 from headscope.attention.second_derivative import with_derivatives
 from headscope.attention.sinks import sinks_left, with_sinks
@@ -47,6 +47,8 @@ def refusals(request: Request) -> list[str]:
             reasons.append(f"{wanted} comes from the flash kernel, which torch's sdpa_kernel(...) does not allow")
         elif leaves_python():
             reasons.append(f"{wanted} comes from a kernel that a graph without headscope cannot hold")
+    if no_kernel(request.q.device):
+        reasons.append(NO_KERNEL)
     asked = transforms(request.q, request.k, request.v)
     if asked is not None:
         if asked.forward or asked.order > 1:

@@ -27,6 +27,7 @@ from headscope.attention.precision import only_math
 from headscope.attention.request import Request
 from headscope.attention.second_derivative import gradients, with_derivatives
 from headscope.attention.sinks import sinks_gradient
+from headscope.compat.tracing import batched
 
 NAME = "tiled"
 
@@ -54,7 +55,7 @@ class Tiled(torch.autograd.Function):
         """Gradients of q, k, v, of the bias and of the sinks."""
         q, k, v, bias, sinks, values, lse = ctx.saved_tensors
         inputs, (grad, grad_lse) = (q, k, v, bias, sinks), grads
-        if not known(*grads):
+        if not known(*grads) or any(batched(x) for x in grads if x is not None):
             # Many gradients at once: torch.autograd.grad(is_grads_batched=True).
             return (*gradients(formula(ctx.settings, q, k), inputs, grad, grad_lse), None)
         with torch.no_grad():
