@@ -58,7 +58,7 @@ class ZipReader:
         """
         left = self.sizes[name]
         try:
-            with self.file.open(name) as packed:
+            with self.file.open(name, mode="r") as packed:
                 while block := packed.read(BLOCK):
                     left -= len(block)
                     if left < 0:
