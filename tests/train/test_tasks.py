@@ -103,6 +103,13 @@ def test_a_model_that_does_not_fit_is_refused_with_the_tasks_that_it_fits(tiny_m
         ("new:reader", "'reader' is no kind of model. Give new:encoder, new:decoder, new:encoder-decoder"),
         ("new:decoder,depth=2", "'depth=2' is not understood. Give layers=NUMBER, heads=NUMBER"),
         ("new:decoder,layers=two", "'layers=two' is not understood"),
+        ("new:decoder,layers=0", "'layers=0' is out of bounds. Give layers from 1 to 512"),
+        (
+            "new:decoder,vocabulary=99999999999",
+            "'vocabulary=99999999999' is out of bounds. Give vocabulary from 1 to 10",
+        ),
+        ("new:decoder,length=2", "'length=2' is out of bounds. Give length from 3 to"),
+        ("new:decoder,width=" + "9" * 5000, "is out of bounds. Give width from 2 to 65536"),
         ("new:decoder,width=30,heads=4", "a width of 30 cannot be shared by 4 heads of an even size"),
     ],
 )
@@ -177,6 +184,11 @@ BAD = {
         ({"question": "q", "context": "c", "answer": {"text": "c"}}, "line 1: an answer with names is .*of equal le"),
         ({"question": "q", "context": "ab", "answer": "b", "start": 0}, "line 1: the answer 'b' is not at letter 0 .*"),
         ({"question": "q", "context": "c", "answer": "c", "start": "x"}, "line 1: the answer's first letter is 'x'"),
+        ({"question": "q", "context": "c", "answer": "c", "start": 0.5}, "line 1: the answer's first letter is 0.5"),
+        (
+            {"question": "q", "context": "c", "answer": "c", "start": math.inf},
+            "line 1: the answer's first letter is inf",
+        ),
     ],
     "translate": [
         ({"source": "a", "target": ""}, "line 1: 'target' is empty. Give a text and its translation"),
@@ -184,6 +196,10 @@ BAD = {
         ({"source": "", "target": []}, "all 1 rows lack 'source' or 'target'. Give a text and its translation"),
     ],
     "write": [({"text": {"a": 1}}, "line 1: 'text' holds an object")],
+    "summarise": [
+        ({"source": "a", "target": [["a"]]}, "line 1: the list in 'target' holds a list. Give a list of texts"),
+        ({"source": "a", "target": {"a": 1}}, "line 1: 'target' holds an object. Give one text"),
+    ],
 }
 
 
@@ -191,4 +207,25 @@ BAD = {
 def test_rows_that_are_wrong_are_named_by_line(task, row, match, tmp_path):
     with pytest.raises(TrainingError, match=match):
         finetune(table(tmp_path / "x.jsonl", [row]), tmp_path / "out", task=task)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_found_before_anything_is_written(tmp_path):
+    """Questions without any answer, one that is longer than the model reads, and what is wrong in a second file."""
+    lacking = [{"question": "q", "context": f"c {i}", "answer": []} for i in range(9)]
+    long = [{"question": "q " * 90, "context": f"c {i}", "answer": "c"} for i in range(9)]
+    for made, match in (
+        (lacking, "--data: no question has an answer; there is nothing to learn. Give some that have one"),
+        (long, "--data, line 1: the question has .* tokens, and the model reads 16 with the context"),
+    ):
+        with pytest.raises(TrainingError, match=match):
+            finetune(
+                table(tmp_path / "x.jsonl", made),
+                tmp_path / "out",
+                task="answer",
+                model=f"new:encoder,{SMALL},length=16",
+            )
+    words = {"task": "write", "model": f"new:decoder,{SMALL}", "eval_data": table(tmp_path / "y.jsonl", [{"x": 1}])}
+    with pytest.raises(TrainingError, match="--eval-data .*y.jsonl: no column is called text"):
+        finetune(table(tmp_path / "x.jsonl", rows("write", 9)), tmp_path / "out", **words)
     assert not (tmp_path / "out").exists()

@@ -46,6 +46,7 @@ def read(
     task: Task | None = None,
     columns: Mapping[str, str | None] | None = None,
     encoding: str | None = None,
+    option: str = "--data",
 ) -> Examples:
     """Read examples from a .csv, .tsv, .jsonl or .parquet file.
 
@@ -53,6 +54,7 @@ def read(
         task: what to train for; by the columns unless given.
         columns: the names of columns by their role, as in {"label": "mood"}; the usual ones unless given.
         encoding: of the characters; UTF-8, or what a byte order mark says, unless given.
+        option: what named the file, for messages.
 
     Raises:
         TrainingError: no such file, another format or encoding, no such column, no row with an example, a row that
@@ -67,19 +69,20 @@ def read(
         ...     read(path).rows[1]
         Labelled(line=3, text='bad', label='no')
     """
+    where = f"{option} {path}"
     if not path.is_file():
-        raise TrainingError(f"--data {path}: there is no such file. Give a {', '.join(SUFFIXES)} file.")
-    numbered = list(rows(path, encoding, lambda problem: TrainingError(f"--data {path}{problem}")))
+        raise TrainingError(f"{where}: there is no such file. Give a {', '.join(SUFFIXES)} file.")
+    numbered = list(rows(path, encoding, lambda problem: TrainingError(f"{where}{problem}")))
     if not numbered:
-        raise TrainingError(f"--data {path}: there are no rows in it. Give one example in each row.")
+        raise TrainingError(f"{where}: there are no rows in it. Give one example in each row.")
     names = list(dict.fromkeys(name for _, row in numbered for name in row))
     chosen = {role: name for role, name in (columns or {}).items() if name is not None}
-    task = task_of(path, names, numbered, chosen) if task is None else task
-    known = named_columns(path, task, names, chosen)
-    return replace(examples(path, task, numbered, known), digest=digest_of_file(path))
+    task = task_of(where, names, numbered, chosen) if task is None else task
+    known = named_columns(where, task, names, chosen)
+    return replace(examples(where, task, numbered, known), digest=digest_of_file(path))
 
 
-def task_of(path: Path, names: Sequence[str], numbered: Sequence[tuple[int, Row]], chosen: Mapping[str, str]) -> Task:
+def task_of(where: str, names: Sequence[str], numbered: Sequence[tuple[int, Row]], chosen: Mapping[str, str]) -> Task:
     """The task that the columns speak for: labels classify or tag; a question with a context is answered.
 
     Raises:
@@ -94,7 +97,7 @@ def task_of(path: Path, names: Sequence[str], numbered: Sequence[tuple[int, Row]
         if task.name == "answer" and {"question", "context"} <= roles:
             return task
     raise TrainingError(
-        f"--data {path}: the columns {', '.join(names)} do not say what to train for. Name it with --task "
+        f"{where}: the columns {', '.join(names)} do not say what to train for. Name it with --task "
         f"{'|'.join(task.name for task in TASKS)}, or the column of the labels with --label-column."
     )
 
@@ -110,7 +113,7 @@ def found_columns(task: Task, names: Sequence[str], chosen: Mapping[str, str]) -
     return found
 
 
-def named_columns(path: Path, task: Task, names: Sequence[str], chosen: Mapping[str, str]) -> dict[str, str]:
+def named_columns(where: str, task: Task, names: Sequence[str], chosen: Mapping[str, str]) -> dict[str, str]:
     """The column of every role of a task.
 
     Raises:
@@ -126,31 +129,30 @@ def named_columns(path: Path, task: Task, names: Sequence[str], chosen: Mapping[
     found = found_columns(task, names, chosen)
     for column in task.columns:
         if column.role not in found and (column.role in chosen or not column.optional):
-            raise missing(path, column, names, chosen)
+            raise missing(where, column, names, chosen)
     return found
 
 
-def missing(path: Path, column: Column, names: Sequence[str], chosen: Mapping[str, str]) -> TrainingError:
+def missing(where: str, column: Column, names: Sequence[str], chosen: Mapping[str, str]) -> TrainingError:
     """The error of a column that is not there."""
     name = chosen.get(column.role)
     problem = f"there is no column {name!r}" if name else f"no column is called {' or '.join(column.usual)}"
     return TrainingError(
-        f"--data {path}: {problem}; the columns are {', '.join(names)}. Name the one to use with "
-        f"--{column.role}-column."
+        f"{where}: {problem}; the columns are {', '.join(names)}. Name the one to use with --{column.role}-column."
     )
 
 
-def examples(path: Path, task: Task, numbered: Sequence[tuple[int, Row]], columns: Mapping[str, str]) -> Examples:
+def examples(where: str, task: Task, numbered: Sequence[tuple[int, Row]], columns: Mapping[str, str]) -> Examples:
     """The rows as examples; those that have nothing in them are counted."""
     found: list[Any] = []
     skipped: list[int] = []
     for line, row in numbered:
-        example = task.example(row, Place(path, line, columns))
+        example = task.example(row, Place(where, line, columns))
         if example is None:
             skipped.append(line)
         else:
             found.append(example)
     if not found:
         lacking = " or ".join(repr(name) for name in columns.values())
-        raise TrainingError(f"--data {path}: all {len(numbered)} rows lack {lacking}. Give {task.holds} in each row.")
+        raise TrainingError(f"{where}: all {len(numbered)} rows lack {lacking}. Give {task.holds} in each row.")
     return Examples(task, found, tuple(skipped))

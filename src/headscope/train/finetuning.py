@@ -32,7 +32,7 @@ from headscope.train.run_folder import (
 from headscope.train.settings import Settings, Words, check
 from headscope.train.split import split
 from headscope.train.tasks.listing import task_named
-from headscope.train.tasks.task import Task
+from headscope.train.tasks.task import Features, Task
 
 if TYPE_CHECKING:
     from headscope.train.trainer import Finetuner
@@ -116,10 +116,15 @@ def run(settings: Settings, say: Say) -> Finetuned | None:
     prepared = with_adapter(prepare(train.task, train.rows, settings), train.task, settings)
     train, held = train.prefixed(prepared.prefix), held.prefixed(prepared.prefix)
     about = described(settings, prepared, train, held)
+    tools = prepared.tools(settings)
+    made = [part.task.features(part.rows, tools) for part in (train, held)]
+    cut = sum(features.cut for features in made)
+    if cut:
+        tell(f"{cut} texts are longer than the model or --max-length takes, and are cut at their end")
     if rank == 0:
         refuse_small_disk(prepared.model, settings.output, KEEP)
         make_ready(settings, about)
-    trainer = trainer_of(settings, prepared, train, held, tell)
+    trainer = trainer_of(settings, prepared, train.task.collator(tools), made, held, tell)
     trainer.accelerator.wait_for_everyone()
     trainer.go()
     if trainer.interrupt.stopped:
@@ -131,7 +136,7 @@ def run(settings: Settings, say: Say) -> Finetuned | None:
     evaluated = trainer.last_evaluation()
     prepared.merge()
     prepared.model.train(False)
-    tools = prepared.tools(settings)
+    tools = prepared.tools(settings)  # an adapter is merged now
     predictions = in_shares(held.rows, lambda rows: held.task.predict(rows, tools))
     if rank != 0:
         return None
@@ -145,7 +150,8 @@ def read(settings: Settings) -> tuple[Examples, Examples]:
     examples = read_examples(settings.data, task, settings.columns(), settings.encoding)
     if settings.eval_data is None:
         return split(examples, settings.eval_share, settings.seed)
-    return examples, read_examples(settings.eval_data, examples.task, settings.columns(), settings.encoding)
+    held = read_examples(settings.eval_data, examples.task, settings.columns(), settings.encoding, "--eval-data")
+    return examples, held
 
 
 def counted(part: Examples) -> str:
@@ -156,34 +162,31 @@ def counted(part: Examples) -> str:
     return f"{len(part)} examples{of}{skipped}"
 
 
-def trainer_of(settings: Settings, prepared: Prepared, train: Examples, held: Examples, tell: Say) -> Finetuner:
-    """The Trainer with all that it needs."""
+def trainer_of(
+    settings: Settings, prepared: Prepared, collate: Callable[..., Any], made: list[Features], held: Examples, tell: Say
+) -> Finetuner:
+    """The Trainer with all that it needs; `made` are the features to train and to evaluate with."""
     from transformers import PrinterCallback
 
     from headscope.train.display import Display
     from headscope.train.trainer import Finetuner
     from headscope.train.trainer_options import options_of
 
-    tools = prepared.tools(settings)
-    made = [part.task.features(part.rows, tools) for part in (train, held)]
-    cut = sum(features.cut for features in made)
-    if cut:
-        tell(f"{cut} texts are longer than the model or --max-length takes, and are cut at their end")
     trainer = Finetuner(
-        task=train.task,
+        task=held.task,
         checkpoints=settings.output / CHECKPOINTS,
         batch=settings.batch_size,
         keep=KEEP,
         patience=settings.patience,
         model=prepared.model,
         args=options_of(settings, len(made[0].rows)),
-        data_collator=train.task.collator(tools),
+        data_collator=collate,
         train_dataset=made[0].rows,
         eval_dataset=made[1].rows,
     )
     trainer.remove_callback(PrinterCallback)
     if trainer.args.process_index == 0:
-        trainer.add_callback(Display(tell, per_token=train.task.per_token))
+        trainer.add_callback(Display(tell, per_token=held.task.per_token))
         trainer.add_callback(watching(settings, trainer, prepared, held).callback())
     return trainer
 

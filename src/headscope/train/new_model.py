@@ -16,6 +16,14 @@ PREFIX = "new:"
 KINDS = ("encoder", "decoder", "encoder-decoder")
 # The base of the rotary angles: the slowest turn is about as long as the texts that small models read.
 NEAR = 1000.0
+# The smallest and the largest value of each number.
+BOUNDS = {
+    "layers": (1, 512),
+    "heads": (1, 1024),
+    "width": (2, 2**16),
+    "vocabulary": (1, 10**6),
+    "length": (3, 2**20),
+}
 PAD, BEGIN, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 
 
@@ -88,7 +96,8 @@ def new_model(name: str) -> NewModel:
     """What the name of a new model asks for.
 
     Raises:
-        ModelError: another kind, a word that is none, a number that is none, heads that do not divide the width.
+        ModelError: another kind, a word that is none, a number that is none or out of bounds, heads that do not divide
+            the width.
 
     Example:
         >>> new_model("new:decoder,layers=3,width=64")
@@ -101,11 +110,15 @@ def new_model(name: str) -> NewModel:
     numbers: dict[str, int] = {}
     for word in words:
         key, _, value = word.partition("=")
-        if key not in known or not value.isdecimal() or int(value) < 1:
+        if key not in known or not value.isdecimal():
             raise ModelError(
                 f"--model {name}: {word!r} is not understood. Give {', '.join(f'{x}=NUMBER' for x in known)}, with "
                 "commas between them."
             )
+        least, most = BOUNDS[key]
+        # Before a number of so many digits is made, and before anything asks for the memory.
+        if len(value) > len(str(most)) or not least <= int(value) <= most:
+            raise ModelError(f"--model {name}: {word!r} is out of bounds. Give {key} from {least} to {most}.")
         numbers[key] = int(value)
     found = NewModel(kind, **numbers)
     if found.width % found.heads or found.width // found.heads % 2:

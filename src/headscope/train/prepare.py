@@ -158,9 +158,10 @@ def made(make: Callable[[str], Any], task: Task, settings: Settings, name: str) 
             transformers.set_seed(settings.seed)
             return make("eager")
     except (ValueError, KeyError, ImportError) as error:
+        other = f"Give another --attention than {settings.attention}, or leave it out."
+        model = f"Give a model for which transformers has {task.auto_class}."
         raise ModelError(
-            f"model {name!r} cannot {task.name}: {models.first_line(error)} Give a model for which transformers has "
-            f"{task.auto_class}."
+            f"model {name!r} cannot {task.name}: {models.first_line(error)} {other if settings.attention else model}"
         ) from error
 
 

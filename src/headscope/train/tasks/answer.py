@@ -77,6 +77,17 @@ class Answer(Task):
         """Question and context."""
         return example.question, example.context
 
+    def check(self, train: Sequence[Question], held: Sequence[Question]) -> None:
+        """Some question must have an answer.
+
+        Raises:
+            TrainingError: none has.
+        """
+        if not any(example.answers for example in train):
+            raise TrainingError(
+                "--data: no question has an answer; there is nothing to learn. Give some that have one."
+            )
+
     def configure(self, config: PretrainedConfig, train: Sequence[Any]) -> None:
         """Whether questions may lack an answer."""
         setattr(config, MAY_LACK, any(not example.answers for example in train))

@@ -95,7 +95,9 @@ def part_of(context: str, text: Any, start: Any, place: Place) -> Part:
         return Part(wanted, found)
     try:
         first = int(start)
-    except (TypeError, ValueError):
+        if isinstance(start, float) and start != first:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
         raise place.error(f"the answer's first letter is {start!r}. Give a number, counted from 0.") from None
     # The spaces around an answer are none of it.
     first += len(str(text)) - len(str(text).lstrip())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor
@@ -35,15 +34,15 @@ class Column(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A row of a file, for messages, and the names of its columns by role."""
+    """A row of a file, named as in `--data x.csv`, for messages, and the names of its columns by role."""
 
-    path: Path
+    where: str
     line: int
     columns: Mapping[str, str]
 
     def error(self, problem: str) -> TrainingError:
         """An error that names the file and the line."""
-        return TrainingError(f"--data {self.path}, line {self.line}: {problem}")
+        return TrainingError(f"{self.where}, line {self.line}: {problem}")
 
 
 @dataclass
