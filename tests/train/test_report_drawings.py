@@ -30,4 +30,5 @@ def test_one_line_for_each_head_and_the_largest_are_named():
     drawn = curves_html(rows, ("previous", "induction"))
     assert drawn.count("<polyline") == 2
     assert "previous: at the end 1.1 1.00, 1.0 0.00" in drawn
+    assert "style=" not in drawn  # which the page's own policy forbids
     assert curves_html(rows, ()) == curves_html([], ("previous",)) == ""

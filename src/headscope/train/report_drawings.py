@@ -14,7 +14,7 @@ from headscope.view.compare import Pair, moved
 # Sizes in pixels: a token, its letters, the space between the two texts; and the weight from which a line is drawn.
 STEP, LETTER, GAP, FAINTEST = 34, 11, 110, 0.08
 LONGEST = 48  # tokens of a text in a drawing
-CURVES = (420, 120)
+CURVES = (320, 120)  # as wide as the style sheet lets them be, so that letters have their size
 LISTED = 4  # heads that are named
 
 
@@ -116,7 +116,7 @@ def curves(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     best = ", ".join(f"{layer}.{head} {lines[layer, head][-1][1]:.2f}" for layer, head in first)
     y = 6 + height
     return (
-        f'<figure><svg class="curve" style="max-width: {CURVES[0]}px" viewBox="0 0 {CURVES[0]} {CURVES[1]}" role="img" '
+        f'<figure><svg class="curve" viewBox="0 0 {CURVES[0]} {CURVES[1]}" role="img" '
         f'aria-label="{name} of every head over the steps"><line x1="34" y1="{y}" x2="{34 + width}" y2="{y}"/>{drawn}'
         f'<text x="0" y="14">1</text><text x="0" y="{y}">0</text><text x="{34 + width}" y="{y + 14}" '
         f'text-anchor="end">step {last}</text></svg><figcaption>{name}: at the end {best}</figcaption></figure>'

@@ -147,8 +147,8 @@ class Write(Task):
         return counts.scores([tokens_of(x.text, tools) for x in held], sum(len(x.text.encode()) for x in held))
 
     def correct(self, prediction: Reading, example: Text) -> bool:
-        """Whether at least half of the tokens were the most likely ones."""
-        return 2 * sum(prediction.hits) >= len(prediction.hits)
+        """Whether at least a third of the tokens were the most likely ones."""
+        return 3 * sum(prediction.hits) >= len(prediction.hits)
 
     def probe(self, example: Text) -> Probe:
         """The text."""
