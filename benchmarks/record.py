@@ -3,7 +3,13 @@
     python benchmarks/record.py [--device cpu|cuda] [--only TEXT] [--rounds N]
 
 Recording is compared with the same model without a block; "headscope" with the same model on "sdpa". The memory case
-runs 16384 tokens through a 12-layer decoder, records them to a folder, and reports the peak beyond the model.
+runs 16384 tokens through a 12-layer decoder, records them to a folder, and reports the peak beyond the model. The
+ALiBi cases run 8192 positions with a bias by distance, as one number for each offset and written out, queries x keys:
+what the recording keeps of each layer, and the peak with and without it. A peak is that of the process: one case at a
+time gives its own.
+
+    --only "ALiBi, 8192 positions, hs.alibi"      --only "ALiBi, 8192 positions, written out"
+    --only "16384 tokens"                         --only "recording, BERT base, 2048 tokens, float32"
 """
 
 from __future__ import annotations
@@ -131,6 +137,76 @@ def memory(report: Report, only: str) -> None:
     report.add(name, {}, **facts, eager_weights_gb=round(12 * 12 * 16384**2 * 4 / 1e9))
 
 
+class Alibi(torch.nn.Module):
+    """Layers of attention with a bias by distance: q, k and v of the input's own heads, nothing else."""
+
+    def __init__(self, layers: int, heads: int, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(AlibiLayer(heads, bias) for _ in range(layers))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """All layers."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class AlibiLayer(torch.nn.Module):
+    """With `hs.attend` and `hs.alibi`; with torch's function where the bias is a tensor."""
+
+    def __init__(self, heads: int, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.num_heads, self.bias = heads, bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """With a residual connection."""
+        q = x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        if self.bias is None:
+            found = hs.attend(q, q, q, mask=hs.causal(), bias=hs.alibi(self.num_heads))
+        else:
+            found = torch.nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=self.bias)
+        return x + found.transpose(1, 2).flatten(2)
+
+
+def written_out(n: int, heads: int) -> torch.Tensor:
+    """What models add to their scores: the slopes times the distances, and -inf at later keys."""
+    distances = torch.arange(n)[None] - torch.arange(n)[:, None]
+    slopes = 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads)
+    bias = slopes[:, None, None] * distances
+    return bias.masked_fill_(distances > 0, -torch.inf)[None]
+
+
+def alibi(report: Report, only: str) -> None:
+    """What a recording keeps of attention with ALiBi, and the peak of resident memory."""
+    n, heads, size = 8192, 8, 64
+    for kind, layers in (("hs.alibi", 4), ("written out", 1)):
+        name = f"ALiBi, {n} positions, {kind}, {layers} layers of {heads} heads of {size}"
+        if only not in name or report.device != "cpu":
+            continue
+        model = Alibi(layers, heads, None if kind == "hs.alibi" else written_out(n, heads))
+        x = torch.randn(1, n, heads * size)
+        with torch.no_grad():
+            model(x)
+            before = peak()
+            with hs.record(model) as recording:
+                model(x)
+        kept = sum(bytes_of(layer) for layer in recording.layers)
+        facts = {
+            "forward_peak_mb": before / 1e6,
+            "recorded_peak_mb": peak() / 1e6,
+            "kept_mb_a_layer": kept / layers / 1e6,
+        }
+        facts |= {"q_k_v_mb_a_layer": 3 * x.nbytes / 1e6, "dense_bias_mb_a_layer": heads * n * n * 4 / 1e6}
+        report.add(name, {}, **{what: round(value, 1) for what, value in facts.items()})
+
+
+def bytes_of(layer: Any) -> int:
+    """The bytes of all tensors that a recorded layer holds, each storage once."""
+    runs = () if layer.runs is None else tuple(layer.runs)
+    tensors = [x for x in (*vars(layer).values(), *runs) if isinstance(x, torch.Tensor)]
+    return sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}.values())
+
+
 def peak() -> int:
     """The most bytes that were resident so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -141,6 +217,7 @@ def main() -> None:
     question = "What does recording cost, and what does headscope bring to whole models?"
     options = arguments(question).parse_args()
     report = Report("record", question, options.device)
+    alibi(report, options.only)
     memory(report, options.only)
     recording(report, options.rounds, options.only)
     whole_models(report, options.rounds, options.only)
