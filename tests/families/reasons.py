@@ -1,6 +1,5 @@
 """Why the attention of some modules is not recorded: what they compute is no softmax of queries and keys over keys."""
 
-SPARSE = "sparse: a band of weights in diagonals, and global positions beside it"
 DEFORMABLE = "deformable: a linear layer weighs a few sampled points; there are no keys"
 LINEAR = "linear: a state that every key is added to, without a softmax"
 REASONS = {
@@ -11,11 +10,8 @@ REASONS = {
     "Gemma3nAudioAttention": "blocks that overlap, of which the products have no axis of keys",
     "Glm5NextTextLinearAttention": LINEAR,
     "GroupViTAssignAttention": "assignment: the softmax is over the queries, and one group is taken",
-    "Inkling2": "a sink of its own for each query takes a share of every row",
     "KimiLinearDeltaAttention": LINEAR,
-    "LEDEncoderSelfAttention": SPARSE,
     "LocalSelfAttention": "chunked, in the order of the hashed layers",
-    "LongformerSelfAttention": SPARSE,
     "LSHSelfAttention": "hashed: keys are sorted into buckets",
     "Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention": DEFORMABLE,
     "MiniMaxLightningAttention": LINEAR,

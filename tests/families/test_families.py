@@ -133,9 +133,9 @@ def test_some_of_those_without_sdpa(kind):
 
 
 def test_attention_that_is_not_recorded_is_listed_with_its_reason():
-    one = examine("longformer")
-    assert (one.status, one.same, one.missed) == ("missed", True, ("LongformerSelfAttention",))
-    assert "sparse: a band" in without([one])
+    one = examine("mra")
+    assert (one.status, one.same, one.missed) == ("missed", True, ("MraSelfAttention",))
+    assert "sparse: blocks at several resolutions" in without([one])
 
 
 def test_a_model_without_attention_is_not_missed():

@@ -77,9 +77,7 @@ def test_weights_that_the_arguments_do_not_explain_are_recorded_themselves():
     want = sharpened(None, q, k, v, None)[1]
     for item in range(2):
         for head in range(3):
-            torch.testing.assert_close(
-                layer.head(head, item).weights(), want[item, head] / want[item, head].sum(-1, True)
-            )
+            torch.testing.assert_close(layer.head(head, item).weights(), want[item, head])
 
 
 def test_softcap_and_sinks():
@@ -96,6 +94,39 @@ def test_softcap_and_sinks():
     assert (layer.source, layer.softcap, layer.scale) == ("call", 2.0, 0.4)
     want = capped(None, q, k, v, None, 0.4, 2.0, sinks)[1]
     torch.testing.assert_close(layer.head(1, 1).weights(), want[1, 1])
+
+
+@pytest.mark.parametrize("bias", [None, torch.randn(1, 3, 5, 7, generator=torch.Generator().manual_seed(3))])
+def test_every_query_has_a_sink_of_its_own(bias):
+    """As in Inkling: one more score for each query, without a key."""
+    sinks = torch.randn(2, 3, 5, 1, generator=torch.Generator().manual_seed(4))
+
+    def sunk(module, q, k, v, mask, scaling, sinks, position_bias=None, **_):
+        s = q @ k.mT * scaling if position_bias is None else q @ k.mT * scaling + position_bias
+        weights = torch.cat([s, sinks], -1).softmax(-1)[..., :-1]
+        return weights @ v, weights
+
+    given = {"scaling": 0.4, "sinks": sinks} | ({} if bias is None else {"position_bias": bias})
+    recording, (q, k, v) = through(sunk, **given)
+    layer = recording.layers[0]
+    assert layer.source == "call"
+    want = sunk(None, q, k, v, None, **given)[1]
+    for item in range(2):
+        torch.testing.assert_close(layer.head(2, item).weights(), want[item, 2])
+        torch.testing.assert_close(layer.head(2, item).values(), want[item, 2] @ v[item, 2])
+
+
+def test_a_sink_that_the_arguments_do_not_name_keeps_its_share():
+    def sunk(module, q, k, v, mask, scaling, **_):
+        weights = torch.cat([q @ k.mT * scaling, torch.full((2, 3, 5, 1), 1.5)], -1).softmax(-1)[..., :-1]
+        return weights @ v, weights
+
+    recording, (q, k, v) = through(sunk, scaling=0.4)
+    layer = recording.layers[0]
+    assert layer.source == "weights"
+    want = sunk(None, q, k, v, None, 0.4)[1]
+    torch.testing.assert_close(layer.head(1, 1).weights(), want[1, 1])
+    torch.testing.assert_close(layer.head(1, 1).values(), want[1, 1] @ v[1, 1])
 
 
 def test_dropout_does_not_make_the_arguments_look_wrong():

@@ -79,9 +79,16 @@ def both(a: Runs | None, b: Runs | None) -> Runs | None:
 
 
 def from_weights(weights: Tensor, v: Tensor) -> Call:
-    """A call that is known by its weights alone: their logarithm is the bias of scores that are 0."""
+    """A call that is known by its weights alone: their logarithm is the bias of scores that are 0.
+
+    Where rows sum to less than 1, something that is no key (a sink) took the rest: then there is a sink of 0, and the
+    logarithm is that of the weights as shares of the rest.
+    """
     b, h, queries, keys = weights.shape
     q, k = weights.new_zeros(b, h, queries, 1), weights.new_zeros(b, v.shape[1], keys, 1)
     runs = runs_of(weights > 0)
-    bias = weights.detach().float().log().masked_fill(weights <= 0, 0.0)
-    return Call(q, k, v, runs, bias, 1.0, source="weights")
+    known = weights.detach().float()
+    bias, rest, sinks = known.log(), 1 - known.sum(-1, keepdim=True), None
+    if bool((rest > 1e-3).any()) and bool((rest > -1e-3).all()):
+        bias, sinks = bias - rest.clamp(min=1e-12).log(), known.new_zeros(h)
+    return Call(q, k, v, runs, bias.masked_fill(weights <= 0, 0.0), 1.0, sinks=sinks, source="weights")

@@ -6,6 +6,7 @@ Nothing here imports transformers before a caller does, except what is asked for
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -51,6 +52,25 @@ COLLECTOR = Private(
     "knows that a model returns its weights though it does not say so to its layers",
     "Where output_attentions=True gives no weights, take them from hs.record.",
 )
+
+BANDED_CLASSES = {
+    "transformers.models.longformer.modeling_longformer": "LongformerSelfAttention",
+    "transformers.models.led.modeling_led": "LEDEncoderSelfAttention",
+}
+BANDED_METHODS = (
+    "_sliding_chunks_query_key_matmul",
+    "_sliding_chunks_matmul_attn_probs_value",
+    "_compute_attn_output_with_global_indices",
+)
+BANDED = {
+    (home, method): Private(
+        f"{home}:{kind}.{method}",
+        "records and edits the windows of Longformer and LED",
+        "Their attention is listed as missed; that of other models is recorded.",
+    )
+    for home, kind in BANDED_CLASSES.items()
+    for method in BANDED_METHODS
+}
 
 
 class Masks(NamedTuple):
@@ -113,6 +133,18 @@ def attention_interface() -> type | None:
     if Private(home, INTERFACE.use, INTERFACE.without).find(load=False) is not None:
         INTERFACE.fall_back()
     return None
+
+
+def banded_attention() -> list[type]:
+    """The loaded classes whose attention is a band of diagonals, computed in chunks by methods of their own."""
+    found = []
+    for home, kind in BANDED_CLASSES.items():
+        methods = [BANDED[home, method] for method in BANDED_METHODS]
+        if all(method.find(load=False) is not None for method in methods):
+            found.append(getattr(sys.modules[home], kind))
+        elif home in sys.modules:
+            next(method for method in methods if method.find(load=False) is None).fall_back()
+    return found
 
 
 def kernel_arguments(kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

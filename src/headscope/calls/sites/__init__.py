@@ -4,6 +4,7 @@ from headscope.calls.sites.by_hand import ByHand
 from headscope.calls.sites.flash_attn import FlashAttn, Varlen
 from headscope.calls.sites.flex_attention import FlexAttention
 from headscope.calls.sites.hs_attend import Attend
+from headscope.calls.sites.longformer import SlidingChunks
 from headscope.calls.sites.sdpa import ScaledDotProductAttention
 from headscope.calls.sites.site import Site
 from headscope.calls.sites.torch_fast_path import FastPath
@@ -23,5 +24,6 @@ SITES: tuple[Site, ...] = (
     FlashAttn(),
     MemoryEfficientAttention(),
     AttentionInterface(),
+    SlidingChunks(),
     ByHand(),
 )

@@ -131,13 +131,11 @@ def unfold(call: Call, q: Tensor) -> Call:
 def eager(read: Reader, module: Any, given: Arguments, weights: Any) -> Call | None:
     """A call of a kernel that calls none of torch's attention functions, from its arguments and its result.
 
-    None where every query has a sink of its own, which no call has.
+    A sink `s_i` of every query is a bias of `-s_i` on all of its scores beside a sink of 0: the same weights.
     """
     q, k, v = given["query"], given["key"], given["value"]
     scale = first(given.get("scaling"), getattr(module, "scaling", None), q.shape[-1] ** -0.5)
     sinks = first(given.get("s_aux"), given.get("sinks"), getattr(module, "sinks", None))
-    if isinstance(sinks, Tensor) and sinks.ndim != 1:
-        return None
     softcap = given.get("softcap")
     runs = bias = None
     mask = given.get("attention_mask")
@@ -148,7 +146,11 @@ def eager(read: Reader, module: Any, given: Arguments, weights: Any) -> Call | N
         found = read(position[..., : k.shape[2]])
         runs = both(runs, found.runs)
         bias = found.bias if bias is None or found.bias is None else bias + found.bias
-    call = Call(q, k, v, runs, bias, float(scale), softcap, sinks if isinstance(sinks, Tensor) else None)
+    sinks = sinks if isinstance(sinks, Tensor) else None
+    if sinks is not None and sinks.ndim == 4:
+        bias = -sinks.detach() if bias is None else bias - sinks.detach()
+        sinks = sinks.new_zeros(sinks.shape[1])
+    call = Call(q, k, v, runs, bias, float(scale), softcap, sinks)
     if isinstance(weights, Tensor) and weights.ndim == 4 and not agrees(call, weights, given):
         return from_weights(weights, v)
     return call
