@@ -160,7 +160,7 @@ class AlibiLayer(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """With a residual connection."""
-        q = x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        q = x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
         if self.bias is None:
             found = hs.attend(q, q, q, mask=hs.causal(), bias=hs.alibi(self.num_heads))
         else:

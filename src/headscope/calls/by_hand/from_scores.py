@@ -162,7 +162,7 @@ def explained(
     real = torch.float64 if scores.dtype == torch.float64 else torch.float32
     product = scale * (q.to(real) @ k.to(real).mT)
     allowed, added = split(lifted(scores.to(real) - product))
-    size = float(product.abs().amax()) if product.numel() else 0.0
+    size = float(product.detach().abs().amax()) if product.numel() else 0.0
     eps = max(torch.finfo(x.dtype).eps for x in (q, k, scores))
     tolerance = 8 * eps * max(1.0, size)
     closeness = 5e-6 if eps < 1e-6 else 2e-3

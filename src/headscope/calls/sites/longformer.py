@@ -65,7 +65,8 @@ class SlidingChunks(Site):
         marks = {name: running.argument(name) for name in ("is_index_masked", "is_index_global_attn")}
         names = ("self", "attn_probs", "value") if "value_vectors" not in kwargs else ("self",)
         given = dict(zip(names, args, strict=False)) | kwargs
-        return running.notes[NOTE] | marks | {"value": given.get("value", given.get("value_vectors"))}
+        before: Arguments = running.notes[NOTE]
+        return before | marks | {"value": given.get("value", given.get("value_vectors"))}
 
     def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
         """The queries are scaled already."""
