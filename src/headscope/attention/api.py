@@ -76,8 +76,8 @@ def attend(
             backend=backend,
         )
         return result
-    special = not (backend is None and bias is None and softcap is None and sinks is None and dropout == 0.0)
-    if not special and not torch.compiler.is_compiling():
+    plain = backend is None and bias is None and softcap is None and sinks is None and dropout == 0.0
+    if plain and not torch.compiler.is_compiling():
         values = direct(q, k, v, mask, scale)
         if values is not None:
             return values

@@ -5,6 +5,7 @@ Small calls cost what surrounds them. Here everything that makes a call special 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -17,6 +18,9 @@ from headscope.attention.precision import flash_allowed
 from headscope.compat.tracing import NAMES
 
 _any_autocast = NAMES.any_autocast
+FLOATS = frozenset(
+    dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype) and dtype.is_floating_point
+)
 
 
 def direct(q: Tensor, k: Tensor, v: Tensor, mask: object, scale: float | None) -> Tensor | None:
@@ -24,21 +28,26 @@ def direct(q: Tensor, k: Tensor, v: Tensor, mask: object, scale: float | None) -
 
     Never raises: what does not fit is planned, and refused there.
     """
-    if not (type(q) in PLAIN and type(k) in PLAIN and type(v) in PLAIN and q.ndim == k.ndim == 4):
+    if not (type(q) in PLAIN and type(k) in PLAIN and type(v) in PLAIN):
         return None
     # First: in a traced call sizes are no numbers to compare.
     if not no_modes() or not flash_allowed():
         return None
-    (b, h, queries, d), (items, g, keys, size) = q.shape, k.shape
+    # Each of these asks torch once: a shape or a stride takes longer than all comparisons of its numbers.
+    shape, others = q.shape, k.shape
+    if not (len(shape) == len(others) == 4 and others == v.shape):
+        return None
+    b, h, queries, d = shape
+    items, g, keys, size = others
+    dtype = q.dtype
     if (
-        k.shape != v.shape
-        or items != b
+        items != b
         or size != d
         or not (b and queries and d and g and keys)
         or h % g
-        or not (q.dtype is k.dtype is v.dtype and q.is_floating_point())
+        or not (dtype is k.dtype is v.dtype and dtype in FLOATS)
         or not (q.is_cpu and k.is_cpu and v.is_cpu)
-        or not q.stride()[3] == k.stride()[3] == v.stride()[3] == 1
+        or not (dense(q) and dense(k) and dense(v))
         or (scale is not None and not scale > 0)
         or _any_autocast()
     ):
@@ -52,12 +61,12 @@ def direct(q: Tensor, k: Tensor, v: Tensor, mask: object, scale: float | None) -
             if seen is None or not seen.ranges or seen.items not in (1, b) or seen.heads not in (1, h):
                 return None
             k, v = seen.slice(k), seen.slice(v)
-            if seen.among is not None and (added := seen.among.added(1, k.shape[2], q.dtype, q.device)) is None:
+            if seen.among is not None and (added := seen.among.added(1, k.shape[2], dtype, q.device)) is None:
                 return None
         elif queries == keys and type(mask) is Window and mask.left is None and mask.right == 0:
             causal = True
         else:
-            added = mask.added(queries, keys, q.dtype, q.device) if few(b * h * queries * keys, d) else None
+            added = mask.added(queries, keys, dtype, q.device) if few(b * h * queries * keys, d) else None
             if added is None or added.shape[0] not in (1, b) or added.shape[1] not in (1, h):
                 return None
     grouped = g != h
@@ -65,7 +74,16 @@ def direct(q: Tensor, k: Tensor, v: Tensor, mask: object, scale: float | None) -
     if folds:
         # One query of many heads on the same keys is many queries of one head: the keys are read once for the group.
         q, grouped = q.reshape(b, g, h // g, d), False
-    values = scaled_dot_product_attention(q, k, v, added, 0.0, causal, scale=scale, enable_gqa=grouped)
+    # Arguments by name cost half a microsecond, so that the plainest call has none.
+    if added is None and scale is None and not causal and not grouped:
+        values = scaled_dot_product_attention(q, k, v)
+    else:
+        values = scaled_dot_product_attention(q, k, v, added, 0.0, causal, scale=scale, enable_gqa=grouped)
     if values.requires_grad:
         differentiable_again(values)
     return values.reshape(b, h, 1, d) if folds else values
+
+
+def dense(x: Tensor) -> bool:
+    """Whether the numbers of a row lie side by side, as torch's kernels read them; asked the cheap way first."""
+    return x.is_contiguous() or x.stride()[3] == 1

@@ -24,6 +24,7 @@ _jit_trace, _transforms, _is_transformed = (
 )
 _dispatch_modes, _dispatch_mode = tracing.NAMES.dispatch_modes, tracing.NAMES.dispatch_mode
 _FAKE, _PROXY, _TransformType = tracing.NAMES.fake, tracing.NAMES.proxy, tracing.NAMES.transform_type
+_forward_level = tracing.forward_level
 PLAIN = frozenset({Tensor, torch.nn.Parameter, torch.nn.Buffer})
 
 
@@ -46,7 +47,7 @@ def known(*tensors: Tensor | None) -> bool:
 
 def no_modes() -> bool:
     """Whether nothing traces, transforms or intercepts what runs now; asked where nothing is compiled."""
-    return _jit_trace() is None and _transforms() is None and not _dispatch_modes() and tracing.forward_level() < 0
+    return _jit_trace() is None and _transforms() is None and not _dispatch_modes() and _forward_level() < 0
 
 
 def is_fake(tensor: Tensor) -> bool:

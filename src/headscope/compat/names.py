@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import sys
@@ -77,7 +78,7 @@ class Private:
 
 def look_up(path: str, *, load: bool = True) -> Any | None:
     """What `module:name.name` stands for; None where the module or one of the names is not there."""
-    module, _, names = path.partition(":")
+    module, names = parts(path)
     found: Any = sys.modules.get(module)
     if found is None:
         if not load:
@@ -86,11 +87,18 @@ def look_up(path: str, *, load: bool = True) -> Any | None:
             found = importlib.import_module(module)
         except ImportError:
             return None
-    for name in filter(None, names.split(".")):
+    for name in names:
         found = getattr(found, name, None)
         if found is None:
             return None
     return found
+
+
+@functools.cache
+def parts(path: str) -> tuple[str, tuple[str, ...]]:
+    """The module of a path, and the names below it."""
+    module, _, names = path.partition(":")
+    return module, tuple(filter(None, names.split(".")))
 
 
 def version(library: str) -> str:

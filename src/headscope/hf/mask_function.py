@@ -70,7 +70,9 @@ def mask(
     if isinstance(q_offset, Tensor) and q_offset.is_cpu:
         # A static cache counts its tokens in a tensor.
         q_offset = int(q_offset)
-    real = padding(sides, q_length, kv_length, q_offset, kv_offset, attention_mask)
+    real = theirs.padding(attention_mask, kv_length, kv_offset)
+    if real is not None:
+        real = padding(sides, q_length, kv_length, q_offset, kv_offset, real)
     if others.get("allow_is_causal_skip", False) and implied(sides, q_length, kv_length, q_offset, kv_offset, real):
         return None
     who = windowed(sides, q_length, kv_length, q_offset, kv_offset, real, torch.device(device))
@@ -93,12 +95,9 @@ def added(given: dict[str, Any]) -> Tensor | None:
 
 
 def padding(
-    sides: Sides, queries: int, keys: int, q_offset: int | Tensor, kv_offset: int, attention_mask: Tensor | None
+    sides: Sides, queries: int, keys: int, q_offset: int | Tensor, kv_offset: int, real: Tensor
 ) -> Tensor | None:
     """Which keys are no padding, `(b, k)`; None where that hides nothing."""
-    real = masks().padding(attention_mask, keys, kv_offset)
-    if real is None:
-        return None
     real = real[:, kv_offset : kv_offset + keys].bool()
     # Room of a static cache behind the last query is marked as padding too, and is hidden from causal queries anyway.
     last = q_offset + queries - kv_offset if sides[1] == 0 and isinstance(q_offset, int) else keys

@@ -48,8 +48,8 @@ class LastQuery:
         """The keys (or values) that are seen, `(b, h, k, d)`: a view, or the keys of several ranges side by side."""
         if len(self.ranges) > 1:
             return torch.cat([x[:, :, a:b] for a, b in self.ranges], dim=2)
-        first, last = self.hull
-        return x if (first, last) == (0, x.shape[2]) else x[:, :, first:last]
+        first, last = self.ranges[0] if self.ranges else (0, 0)
+        return x if last - first == x.shape[2] else x.narrow(2, first, last - first)
 
 
 def intersect(a: LastQuery, b: LastQuery) -> LastQuery | None:
