@@ -219,11 +219,11 @@ def main() -> None:
             run(case, report, given.device, given.rounds, given.dtype)
         if not (given.only or given.dtype):
             # A whole run takes a quarter of an hour: what was measured stays, if it is stopped.
-            report.write()
+            report.write(keep=given.keep)
     if given.only in "memory":
         memory(report, given.device)
-    if not (given.only or given.dtype):
-        print(report.write())
+    if given.keep or not (given.only or given.dtype):
+        print(report.write(keep=given.keep))
 
 
 if __name__ == "__main__":

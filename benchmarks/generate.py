@@ -117,8 +117,8 @@ def main() -> None:
                     continue
                 made = made or pair(config, options.device)
                 measure(report, case, made, prompt(batch, length, options.device), options.new, options.rounds, how)
-    if not options.only:
-        print(f"\nwritten: {report.write()}")
+    if options.keep or not options.only:
+        print(f"\nwritten: {report.write(keep=options.keep)}")
 
 
 def measure(

@@ -214,8 +214,8 @@ def main() -> None:
     cases(report, options.rounds, options.only)
     replaced(report, options.rounds, options.only)
     learner(report, options.rounds, options.only)
-    if not options.only:
-        print(f"\nwritten: {report.write()}")
+    if options.keep or not options.only:
+        print(f"\nwritten: {report.write(keep=options.keep)}")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def times(options: argparse.Namespace) -> None:
         with torch.no_grad():
             found = compare(rows, rounds=options.rounds, device=options.device)
         report.add(name, found, dtype="float32", d=64)
-    report.write()
+    if options.keep or not options.only:
+        report.write(keep=options.keep)
 
 
 def memory(sizes: tuple[int, int]) -> None:
@@ -91,6 +92,8 @@ def main() -> None:
         memory(tuple(options.memory))
         return
     times(options)
+    if options.only:
+        return
     for sizes in (("2", "8192"), ("1", "32768"), ("1", "131072")):
         subprocess.run([sys.executable, __file__, "--memory", *sizes], check=True)
 

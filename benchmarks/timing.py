@@ -133,13 +133,34 @@ class Report:
         parts = [f"# {self.question}", ", ".join(f"{key}: {value}" for key, value in machine(self.device).items())]
         return "\n\n".join(parts + ["\n".join(lines(case)) for case in self.cases]) + "\n"
 
-    def write(self, folder: Path = RESULTS) -> Path:
-        """Write the JSON file and give its path."""
+    def write(self, folder: Path = RESULTS, *, keep: bool = False) -> Path:
+        """Write the JSON file and give its path.
+
+        Args:
+            keep: leave the other cases that the file has from the same machine and versions: a long benchmark can be
+                measured in parts.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}-{self.device.split(':')[0]}.json"
         content = {"question": self.question, "machine": machine(self.device), "cases": self.cases}
+        if keep and path.exists():
+            before = json.loads(path.read_text())
+            if before["machine"] == content["machine"]:
+                content["cases"] = renewed(before["cases"], self.cases)
         path.write_text(json.dumps(content, indent=1) + "\n")
         return path
+
+
+def renewed(before: list[dict[str, object]], now: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The cases of before, those that were measured again replaced, and what is new behind them."""
+    measured = {identity(case): case for case in now}
+    kept = [measured.pop(identity(case), case) for case in before]
+    return kept + list(measured.values())
+
+
+def identity(case: Mapping[str, object]) -> tuple[object, ...]:
+    """What was timed, without what was found."""
+    return tuple(case.get(fact) for fact in ("case", "dtype", "direction"))
 
 
 def lines(case: Mapping[str, object]) -> list[str]:
@@ -184,4 +205,7 @@ def arguments(question: str) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=15, help="how many times every row is timed")
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
+    parser.add_argument(
+        "--keep", action="store_true", help="write into the file of results, beside its other cases of this machine"
+    )
     return parser

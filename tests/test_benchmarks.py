@@ -32,6 +32,26 @@ def test_a_result_that_changes_changes_the_page():
     assert table.page(found) != table.page(other)
 
 
+def test_a_benchmark_is_measured_in_parts_on_one_machine(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(table.HERE)
+    timing = importlib.import_module("timing")
+    one = timing.Timing(0.1, 1.0, 1.0, 1.0)
+
+    def measured(*cases, keep, ratio=1.0):
+        report = timing.Report("parts", "?")
+        for case in cases:
+            report.add(case, {"headscope": one, "peer": timing.Timing(0.1, ratio, 1.0, 1.0)}, dtype="float32")
+        found = json.loads(report.write(tmp_path, keep=keep).read_text())["cases"]
+        return {case["case"]: case["rows"]["peer"]["ratio"] for case in found}
+
+    assert measured("a", "b", keep=True) == {"a": 1.0, "b": 1.0}
+    assert measured("c", "a", keep=True, ratio=2.0) == {"a": 2.0, "b": 1.0, "c": 2.0}
+    monkeypatch.setattr(timing, "machine", lambda device: {"device": "another"})
+    assert measured("b", keep=True) == {"b": 1.0}
+    assert measured("a", keep=False) == {"a": 1.0}
+    sys.modules.pop("timing")
+
+
 @pytest.mark.parametrize("model", ["Mistral, window 64", "gpt-oss, window 64, sinks"])
 def test_generation_is_compared_with_a_peer_that_writes_the_same_tokens(model, monkeypatch, capsys):
     pytest.importorskip("transformers")
