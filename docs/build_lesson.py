@@ -1,4 +1,4 @@
-"""Hooks of the site: the lesson's code runs, its pictures and pages come from it, and formulas become MathML.
+"""Hooks of the site: the lesson's code runs, its pictures come from it, shared files become a gallery, formulas MathML.
 
     mkdocs build
 
@@ -7,7 +7,9 @@ Source: the hooks of MkDocs, https://www.mkdocs.org/user-guide/configuration/#ho
 
 from __future__ import annotations
 
+import html
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -17,11 +19,17 @@ from typing import Any
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
+from headscope.share.manifest import PAGE, Manifest
+from headscope.share.unpack import unpack
+
 DOCS = Path(__file__).parent
 CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 FORMULA = re.compile(r"^\$\$(.+?)\$\$", re.MULTILINE | re.DOTALL)
+COMMANDS = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MADE = {".png", ".html"}
+# The gallery's table, once the files are made.
+table: list[str] = []
 
 folder = tempfile.TemporaryDirectory(prefix="headscope-lesson-")
 
@@ -37,6 +45,37 @@ def run(page: Path, into: Path) -> list[Path]:
     return sorted(path for path in into.iterdir() if path.suffix in MADE)
 
 
+def shared(into: Path) -> list[tuple[Path, Manifest]]:
+    """The files of the gallery: those of docs/gallery, and those that the commands of how to share make."""
+    page = (DOCS / "howto" / "share.md").read_text(encoding="utf-8")
+    commands = COMMANDS.findall(page.split("## Gallery")[0])
+    script = "\n".join(
+        re.sub(r"^headscope ", f"{shlex.quote(sys.executable)} -m headscope ", block, flags=re.MULTILINE)
+        for block in commands[:1]
+    )
+    done = subprocess.run(["bash", "-euc", script], cwd=into, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"howto/share.md: its commands failed.\n{done.stderr[-3000:]}")
+    found = [*sorted((DOCS / "gallery").glob("*.zip")), *sorted(into.glob("*.zip"))]
+    for path in found:
+        (into / path.stem).mkdir()
+    return [(path, unpack(path, into / path.stem)) for path in found]
+
+
+def gallery(made: list[tuple[Path, Manifest]]) -> str:
+    """The gallery as Markdown: each file's page, its own words about itself, and the file."""
+    lines = ["| page | model | made by | file |", "|---|---|---|---|"]
+    for path, content in made:
+        words = (html.escape(text).replace("|", "&#124;") for text in (content.title, content.model, content.command))
+        title, model, command = words
+        size = path.stat().st_size / 2**20
+        lines.append(
+            f"| [{title}](../gallery/{path.stem}.html) | {model} | `{command}` | [{path.name}](../gallery/{path.name}), "
+            f"{size:.1f} MiB, headscope {content.headscope}, torch {content.torch} |"
+        )
+    return "\n".join(lines)
+
+
 def on_files(files: Files, *, config: Any) -> Files:
     """Add what the lesson's pages make."""
     for page in sorted((DOCS / "lesson").glob("[0-9]*.md")):
@@ -44,12 +83,21 @@ def on_files(files: Files, *, config: Any) -> Files:
         into.mkdir(exist_ok=True)
         for path in run(page, into):
             files.append(File.generated(config, f"lesson/{path.name}", abs_src_path=str(path)))
+    into = Path(folder.name) / "gallery"
+    into.mkdir(exist_ok=True)
+    made = shared(into)
+    for path, _ in made:
+        page = str(into / path.stem / PAGE)
+        files.append(File.generated(config, f"gallery/{path.stem}.html", abs_src_path=page))
+        files.append(File.generated(config, f"gallery/{path.name}", abs_src_path=str(path)))
+    table.append(gallery(made))
     return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Formulas between double dollars outside of code: MathML, which every browser draws without a script."""
     parts, at = [], 0
+    markdown = markdown.replace("<!-- gallery -->", table[-1] if table else "")
     for block in FENCED.finditer(markdown):
         parts += [formulas(markdown[at : block.start()]), block[0]]
         at = block.end()

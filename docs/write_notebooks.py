@@ -35,7 +35,7 @@ def notebook(page: Path) -> dict[str, Any]:
             cells.append(code(part["content"]))
         elif cells and cells[-1]["cell_type"] == "code":
             output = {"name": "stdout", "output_type": "stream", "text": lines(part["content"])}
-            cells[-1]["outputs"] = [] if "...\n" in part["content"] else [output]
+            cells[-1]["outputs"] = [] if "..." in part["content"] else [output]
         else:
             prose(cells, part[0])
     prose(cells, text[at:])

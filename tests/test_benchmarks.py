@@ -15,14 +15,15 @@ def test_the_page_and_the_readme_are_made_from_the_results():
     assert table.PAGE.read_text() == table.page(found), again
     text = table.README.read_text()
     assert text == table.readme(text, found["attend-cpu"]), again
+    assert set(table.CASES) <= {case["case"] for case in found["attend-cpu"]["cases"]}
 
 
 def test_the_readme_shows_each_peer_s_ratio_in_its_column():
     timing = {"seconds": 0.1, "ratio": 2.5, "low": 2.0, "high": 3.0}
-    case = {"case": "a window", "dtype": "bfloat16", "direction": "forward"}
+    case = {"case": "softcap, N = 8192", "dtype": "bfloat16", "direction": "forward"}
     rows = {"headscope": timing | {"ratio": 1.0}, "SDPA": timing, "formula": timing}
     made = table.short({"cases": [case | {"rows": rows}, {"case": "memory", "dtype": "float32", "rows": {}}]})
-    assert made.splitlines()[2:] == ["| a window | SDPA |  |  | 2.50 |  |"]
+    assert made.splitlines()[2:] == ["| softcap, N = 8192 | SDPA |  |  | 2.50 |  |"]
 
 
 def test_a_result_that_changes_changes_the_page():

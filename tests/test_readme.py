@@ -19,19 +19,29 @@ def test_its_code_runs(tmp_path, monkeypatch, capsys):
     from headscope.hf.models import packaged
 
     monkeypatch.chdir(tmp_path)
-    block, attention = fences(README, "python")
+    (block,) = fences(README, "python")
     assert '"sentence-transformers/all-MiniLM-L6-v2"' in block
     names: dict[str, object] = {}
     exec(block.replace('"sentence-transformers/all-MiniLM-L6-v2"', repr(str(packaged()))), names)
-    row, keys = names["head"].row(names["head"].queries.find("it")), names["head"].keys
+    row, keys = names["row"], names["head"].keys
     assert row[keys.find("animal")].item() == pytest.approx(0.677, abs=1e-3)
     assert row[keys.find("street")].item() == pytest.approx(0.050, abs=1e-3)
     assert (tmp_path / "heads.html").exists()
-    assert '"it" → "animal" 0.68' in capsys.readouterr().out
-    exec(attention, names)
     shown = capsys.readouterr().out
+    assert '"it" → "animal" 0.68' in shown
     assert "tiled: the mask leaves" in shown
-    assert "softmax(scores)" in shown
+    before, after = (names["model"](**names["inputs"]).last_hidden_state, names["without"].last_hidden_state)
+    moved = 1 - names["torch"].cosine_similarity(before, after, dim=-1)[0, 11 - 1]
+    assert moved.item() == pytest.approx(0.118, abs=2e-3)  # the lesson says so, too
+
+
+def test_it_is_a_page():
+    """A picture, two commands, ten lines of API, one table: no longer than a screen or two."""
+    assert len(README.splitlines()) <= 112
+    (block,) = fences(README, "python")
+    calls = [line for line in block.splitlines() if "hs." in line and "import" not in line]
+    assert len(calls) <= 10
+    assert README.count("|---|") == 1
 
 
 def test_what_it_says_that_view_prints_is_what_the_walk_finds():
