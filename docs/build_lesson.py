@@ -48,11 +48,8 @@ def run(page: Path, into: Path) -> list[Path]:
 def shared(into: Path) -> list[tuple[Path, Manifest]]:
     """The files of the gallery: those of docs/gallery, and those that the commands of how to share make."""
     page = (DOCS / "howto" / "share.md").read_text(encoding="utf-8")
-    commands = COMMANDS.findall(page.split("## Gallery")[0])
-    script = "\n".join(
-        re.sub(r"^headscope ", f"{shlex.quote(sys.executable)} -m headscope ", block, flags=re.MULTILINE)
-        for block in commands[:1]
-    )
+    run_here = f"{shlex.quote(sys.executable)} -m headscope "
+    script = re.sub(r"^headscope ", run_here, COMMANDS.findall(page)[0], flags=re.MULTILINE)
     done = subprocess.run(["bash", "-euc", script], cwd=into, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"howto/share.md: its commands failed.\n{done.stderr[-3000:]}")
@@ -69,10 +66,9 @@ def gallery(made: list[tuple[Path, Manifest]]) -> str:
         words = (html.escape(text).replace("|", "&#124;") for text in (content.title, content.model, content.command))
         title, model, command = words
         size = path.stat().st_size / 2**20
-        lines.append(
-            f"| [{title}](../gallery/{path.stem}.html) | {model} | `{command}` | [{path.name}](../gallery/{path.name}), "
-            f"{size:.1f} MiB, headscope {content.headscope}, torch {content.torch} |"
-        )
+        versions = f"{size:.1f} MiB, headscope {content.headscope}, torch {content.torch}"
+        file = f"[{path.name}](../gallery/{path.name}), {versions}"
+        lines.append(f"| [{title}](../gallery/{path.stem}.html) | {model} | `{command}` | {file} |")
     return "\n".join(lines)
 
 
