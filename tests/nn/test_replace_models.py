@@ -92,3 +92,19 @@ def test_low_rank_adapters_count_before_and_after(first: str) -> None:
     torch.testing.assert_close(ours(x), theirs(x))
     ours(x).square().sum().backward()
     assert all(p.grad is not None for name, p in ours.named_parameters() if "lora" in name)
+
+
+def test_low_rank_adapters_of_the_output_alone() -> None:
+    """Torch reads the weight and passes such an adapter by; here it counts, and merging changes nothing."""
+    peft = pytest.importorskip("peft")
+    model, x = replace(Attends()), torch.randn(2, 5, 12)
+    before = model(x)
+    options = peft.LoraConfig(target_modules=["out_proj"], r=2, init_lora_weights=False)
+    adapted = peft.get_peft_model(model, options)
+    found = adapted(x)
+    assert (found - before).abs().max() > 1e-3
+    found.square().sum().backward()
+    assert all(p.grad is not None for name, p in adapted.named_parameters() if "lora" in name)
+    with adapted.disable_adapter():
+        torch.testing.assert_close(adapted(x), before)
+    torch.testing.assert_close(adapted.merge_and_unload()(x), found)

@@ -15,6 +15,7 @@ from headscope.errors import ShapeError
 from headscope.nn import from_torch
 from headscope.nn.cache import KeyValueCache
 from headscope.nn.cached import Cached
+from headscope.nn.intact import intact
 from headscope.nn.placement import columns
 from headscope.nn.projection import Projection
 from headscope.nn.rotary import Rotary
@@ -121,12 +122,13 @@ class MultiheadAttention(Cached):
                 mask counts columns, wherever they stand.
         """
         slot = self.check(x, memory, bias, cache, positions)
-        q, k, v = self.inputs(x, memory, slot)
-        q, k = self.turn(q, k, slot, cache, positions)
-        k, v, mask = self.remember(k, v, memory, mask, slot, cache)
-        values = self.attend(q, k, v, mask, bias)
-        merged = merge_heads(values)
-        return self.output(merged)  # type: ignore[no-any-return]
+        with intact(cache, () if slot is None else (slot,)):
+            q, k, v = self.inputs(x, memory, slot)
+            q, k = self.turn(q, k, slot, cache, positions)
+            k, v, mask = self.remember(k, v, memory, mask, slot, cache)
+            values = self.attend(q, k, v, mask, bias)
+            merged = merge_heads(values)
+            return self.output(merged)  # type: ignore[no-any-return]
 
     def check(
         self, x: Tensor, memory: Tensor | None, bias: Bias | None, cache: KeyValueCache | None, positions: Tensor | None

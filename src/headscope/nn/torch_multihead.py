@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils.rnn import pad_sequence
 
 from headscope.attention.api import attend
@@ -171,7 +172,15 @@ class TorchMultiheadAttention(nn.MultiheadAttention):
     def _merge(self, values: Tensor, batch_first: bool) -> Tensor:
         """The heads side by side, projected: `(b, q, embed_dim)`, batch second without `batch_first`."""
         merged = values.transpose(1, 2) if batch_first else values.permute(2, 0, 1, 3)
-        return F.linear(merged.flatten(2), self.out_proj.weight, self.out_proj.bias)
+        return self._output(merged.flatten(2))
+
+    def _output(self, x: Tensor) -> Tensor:
+        """The output projection, which torch never calls: as numbers where it is torch's own, and called where not."""
+        if type(self.out_proj) is NonDynamicallyQuantizableLinear and "forward" not in vars(self.out_proj):
+            return F.linear(x, self.out_proj.weight, self.out_proj.bias)
+        # Wrapped or replaced, by LoRA for instance: its weight alone would not be all of it.
+        made: Tensor = self.out_proj(x)
+        return made
 
     def _nested(
         self,
@@ -204,5 +213,5 @@ class TorchMultiheadAttention(nn.MultiheadAttention):
         dropout = self.dropout if self.training else 0.0
         values = attend(q, k, v, mask=padding(lengths, lengths), dropout=dropout).transpose(1, 2).flatten(2)
         real = torch.cat([item[:length] for item, length in zip(values, lengths, strict=True)])
-        output = F.linear(real, self.out_proj.weight, self.out_proj.bias)
+        output = self._output(real)
         return torch.nested.as_nested_tensor(list(torch.split(output, lengths)), layout=query.layout)

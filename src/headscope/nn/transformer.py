@@ -16,6 +16,7 @@ from headscope.nn import from_torch_transformer
 from headscope.nn.block import DecoderLayer, EncoderLayer, uses_positions
 from headscope.nn.cache import KeyValueCache
 from headscope.nn.embedding import Embedding
+from headscope.nn.intact import intact
 from headscope.nn.movable import Movable
 
 
@@ -253,13 +254,14 @@ class Transformer(Movable):
         """What the decoder writes after the target, with the memory of the encoder."""
         self.check(target, cache, positions)
         first: int | Tensor = 0
-        if cache is not None:
-            first, positions = cache.begin(self, target.shape[1], positions, target.device)
-        x = target if self.target is None else self.target(target, first, positions=positions)
-        if cache is not None or not uses_positions(self.decoder):
-            positions = None  # the cache has them for the layers
-        x = self.decoder(x, memory, mask=mask, memory_mask=source_mask, cache=cache, positions=positions)
-        return x if self.output is None else self.output(x)  # type: ignore[no-any-return]
+        with intact(cache):
+            if cache is not None:
+                first, positions = cache.begin(self, target.shape[1], positions, target.device)
+            x = target if self.target is None else self.target(target, first, positions=positions)
+            if cache is not None or not uses_positions(self.decoder):
+                positions = None  # the cache has them for the layers
+            x = self.decoder(x, memory, mask=mask, memory_mask=source_mask, cache=cache, positions=positions)
+            return x if self.output is None else self.output(x)  # type: ignore[no-any-return]
 
     @classmethod
     def from_torch(cls, model: nn.Transformer) -> Transformer:

@@ -1,0 +1,47 @@
+"""A call that fails leaves a cache as it was: what its layers had put there already is taken out again."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from headscope.nn.cache import KeyValueCache
+    from headscope.nn.slot import Slot
+
+
+def intact(cache: KeyValueCache | None, slots: tuple[Slot, ...] | None = None) -> AbstractContextManager[object]:
+    """A block that takes back what was put into these places of a cache, or into all, when it ends with an error.
+
+    Without it the keys of a call that failed half-way (no memory, a mask that does not fit, Ctrl-C) would stay in some
+    layers, and the call that comes next would attend to them.
+    """
+    # A compiled call has no half-way.
+    if cache is None or torch.compiler.is_compiling():
+        return nullcontext()
+    return Intact(cache, tuple(cache.slots.values()) if slots is None else slots)
+
+
+class Intact:
+    """The block of `intact`: remembers what each place has seen, and goes back to it."""
+
+    __slots__ = ("cache", "positions", "slots")
+
+    def __init__(self, cache: KeyValueCache, slots: tuple[Slot, ...]) -> None:
+        self.cache, self.positions = cache, cache.positions
+        self.slots: list[tuple[Slot, int, tuple[Tensor, Tensor] | None]] = [(s, s.seen, s.memory) for s in slots]
+
+    def __enter__(self) -> Intact:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            return
+        for slot, seen, memory in self.slots:
+            # Keys that a window dropped meanwhile are those that no later query needs.
+            slot.rollback(slot.seen - seen, None)
+            slot.memory = memory
+        self.cache.positions = self.positions
