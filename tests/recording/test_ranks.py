@@ -12,7 +12,7 @@ import headscope as hs
 from headscope.attention.masks.runs import Runs
 from headscope.errors import RecordingError
 from headscope.recording.folder import format as form
-from headscope.recording.folder import reader
+from headscope.recording.folder import stored_layer
 from headscope.recording.ranks.gather import Part, whole
 from headscope.recording.ranks.share import Rank
 from headscope.recording.recording import Layer, Recording
@@ -167,8 +167,8 @@ class TestFolders:
 
     def test_nothing_is_read_before_somebody_looks(self, tmp_path, monkeypatch):
         read = []
-        digest = reader.digest_of_file
-        monkeypatch.setattr(reader, "digest_of_file", lambda file: read.append(file) or digest(file))
+        digest = stored_layer.digest_of_file
+        monkeypatch.setattr(stored_layer, "digest_of_file", lambda file: read.append(file) or digest(file))
         folder = saved(tmp_path)
         read.clear()
         recording = hs.load(folder)

@@ -22,7 +22,7 @@ from headscope.attention.masks.runs import Runs
 from headscope.errors import NothingRecorded, RecordingError
 from headscope.files import system
 from headscope.recording.folder import format as form
-from headscope.recording.folder import reader, writer
+from headscope.recording.folder import reader, stored_layer, writer
 from headscope.recording.folder.axis_entry import LONGEST_LABEL
 from headscope.recording.recording import Layer, Recording
 from headscope.recording.unseen import Missed
@@ -101,7 +101,7 @@ class TestRoundTrip:
 
         path = example().save(tmp_path / "one")
         read = []
-        monkeypatch.setattr(reader, "digest_of_file", lambda file: read.append(file) or "")
+        monkeypatch.setattr(stored_layer, "digest_of_file", lambda file: read.append(file) or "")
         recording = hs.load(path)
         assert not read
         with pytest.raises(RecordingError, match="sha256"):
@@ -666,6 +666,6 @@ def test_a_layer_file_that_cannot_be_read_any_more(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(reader, "safe_open", refuse)
+    monkeypatch.setattr(stored_layer, "safe_open", refuse)
     with pytest.raises(RecordingError, match=r"layer-00000.safetensors: cannot be read: Input/output error"):
         _ = recording.layers[0].q

@@ -5,6 +5,7 @@ import json
 import re
 import socket
 import struct
+import threading
 import time
 
 import pytest
@@ -14,6 +15,9 @@ from starlette.requests import Request
 
 import headscope as hs
 from headscope.errors import HeadscopeError, MissingExtra, RecordingError
+from headscope.recording.folder import deferred
+from headscope.recording.folder.stored_layer import StoredLayer
+from headscope.recording.layer import Layer
 from headscope.server import run
 from headscope.server.bounds import stretch
 from tests.raises import RAISED
@@ -247,6 +251,14 @@ def test_another_host_or_method_is_refused(client):
 
 def test_a_token_is_asked_for_where_others_can_reach_the_server(head):
     with hs.serve(head, token="secret", origins=["http://localhost:9"]) as served:
+        asks = {"Access_Control_Request_Method": "GET", "Access_Control_Request_Headers": "content-type"}
+        preflight = Client(served.url).get("/api/v1/tiles/", "OPTIONS", Origin="http://localhost:9", **asks)
+        assert preflight.status == 204
+        assert preflight.headers["access-control-allow-origin"] == "http://localhost:9"
+        assert "Content-Type" in preflight.headers["access-control-allow-headers"]
+        assert Client(served.url).get("/api/v1/tiles/", "OPTIONS", Origin="http://evil.example", **asks).status == 401
+        strange = {**asks, "Access_Control_Request_Method": "DELETE"}
+        assert Client(served.url).get("/api/v1/tiles/", "OPTIONS", Origin="http://localhost:9", **strange).status == 401
         client = Client(served.url)
         assert served.url.endswith("/?token=secret")
         assert client.get("/api/v1/recordings").status == 401
@@ -339,3 +351,32 @@ def test_a_head_of_nothing_and_a_damaged_layer_are_refused(tmp_path):
         answer = client.get(f"/api/v1/head/{there[0]}")
         assert answer.status == 410
         RAISED.printed(re.escape(answer.json["error"]))
+
+
+def test_a_large_layer_is_shown_before_it_is_verified_and_nothing_of_it_is_kept_until_then(tmp_path, monkeypatch):
+    q, k = torch.randn(2, 1, 1, 600, 5)
+    hs.Recording([Layer("layer", "self", q, k, None, None, 1.0)], "model").save(tmp_path / "one")
+    monkeypatch.setattr(deferred, "SMALL", 0)
+    goes_on = threading.Event()
+    verify = StoredLayer.verify
+    monkeypatch.setattr(StoredLayer, "verify", lambda layer, stopped: goes_on.wait(30) and verify(layer, stopped))
+    (file,) = (tmp_path / "one.headscope").glob("layer-*.safetensors")
+    with hs.serve(tmp_path / "one.headscope") as served:
+        client = Client(served.url)
+        (name,) = client.heads()
+        assert client.api(f"head/{name}")["status"]["verified"] is False
+        assert client.get(f"/api/v1/tile/{name}/0/0/0").status == 200
+        time.sleep(0.3)
+        assert client.api(f"status/{name}")["rows"] == 0
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+        goes_on.set()
+        for _ in range(200):
+            answer = client.get(f"/api/v1/status/{name}")
+            if answer.status == 410:
+                break
+            time.sleep(0.02)
+        assert "altered or damaged" in answer.json["error"]
+        assert client.get(f"/api/v1/tile/{name}/0/0/0").status == 410
+    assert not list(tmp_path.glob("*.tiles/*/*/strip-*.safetensors"))

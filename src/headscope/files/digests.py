@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
+# Bytes that are hashed between two questions whether to go on.
+BLOCK = 2**22
 
-def digest_of_file(file: Path) -> str:
-    """The SHA-256 of a file."""
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
+
+@overload
+def digest_of_file(file: Path) -> str: ...
+@overload
+def digest_of_file(file: Path, stopped: Callable[[], bool]) -> str | None: ...
+def digest_of_file(file: Path, stopped: Callable[[], bool] = lambda: False) -> str | None:
+    """The SHA-256 of a file; None where it was stopped, which is asked between two blocks."""
+    found, block = hashlib.sha256(), bytearray(BLOCK)
+    with file.open("rb", buffering=0) as data:
+        while count := data.readinto(block):
+            if stopped():
+                return None
+            found.update(memoryview(block)[:count])
+    return found.hexdigest()
 
 
 def digest_of_values(values: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headscope.server.bounds import LONGEST_ADDRESS
@@ -27,6 +27,12 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
+}
+# What a page of another server, where it may read the answers, may send with a request.
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, HEAD",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    "Access-Control-Max-Age": "600",
 }
 
 
@@ -73,11 +79,21 @@ class Access:
 
         refusal = self._refusal(scope, headers, brought)
         app: Any = self.app if refusal is None else JSONResponse({"error": refusal[1]}, refusal[0])
+        if allowed is not None and self._asks_first(scope, headers):
+            app = Response(status_code=204, headers=PREFLIGHT)
         await app(scope, receive, answer)
+
+    def _asks_first(self, scope: Scope, headers: Headers) -> bool:
+        """Whether a browser asks if it may read with headers of its own; it brings no token then."""
+        wanted = headers.get("access-control-request-method")
+        return scope["method"] == "OPTIONS" and wanted in ("GET", "HEAD") and self._is_host(headers)
+
+    def _is_host(self, headers: Headers) -> bool:
+        return self.hosts is None or host_of(headers.get("host", "")) in self.hosts
 
     def _refusal(self, scope: Scope, headers: Headers, brought: str | None) -> tuple[int, str] | None:
         """Why a request is not answered: a status and a sentence."""
-        if self.hosts is not None and host_of(headers.get("host", "")) not in self.hosts:
+        if not self._is_host(headers):
             return 421, "the Host header names another server than this one."
         if len(scope["path"]) + len(scope["query_string"]) > LONGEST_ADDRESS:
             return 414, f"the address is longer than {LONGEST_ADDRESS} characters."

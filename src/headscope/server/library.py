@@ -14,9 +14,10 @@ from headscope.errors import HeadscopeError, RecordingError
 from headscope.files import system
 from headscope.files.digests import digest_of_file
 from headscope.files.places import with_suffix
+from headscope.recording.folder.deferred import Deferred
 from headscope.recording.folder.format import NAME
 from headscope.recording.folder.reader import SUFFIX, parts_in
-from headscope.recording.recording import Recording, load
+from headscope.recording.recording import Layer, Recording, among, load
 from headscope.server.bounds import HeadName, refused
 from headscope.tiles.background import Filler
 from headscope.tiles.head_map import HeadMap
@@ -54,7 +55,7 @@ class Library:
     """
 
     def __init__(self, sources: Sequence[Path | Recording], scratch: Path) -> None:
-        self.scratch, self.filler = scratch, Filler()
+        self.scratch, self.filler, self.deferred = scratch, Filler(), Deferred()
         self.lock = Lock()
         self.maps: OrderedDict[str, HeadMap] = OrderedDict()
         self.gone: dict[str, str] = {}
@@ -70,8 +71,9 @@ class Library:
             raise
 
     def close(self) -> None:
-        """Stop filling maps."""
+        """Stop filling maps and verifying layers."""
         self.filler.close()
+        self.deferred.close()
 
     def refresh(self) -> list[Entry]:
         """All recordings as they are now; one that was replaced is opened again, under a new identifier."""
@@ -102,19 +104,31 @@ class Library:
             raise refused(f"there is no recording {name.recording}; /api/v1/recordings lists those that are.", 404)
         key = "-".join(map(str, name))
         with self.lock:
-            if key not in self.maps:
+            if key in self.maps:
+                self._proven(key, name, entry)
+            else:
                 self.maps[key] = self._open(entry, name)
                 while len(self.maps) > MOST_MAPS:
                     self.filler.forget(self.maps.popitem(last=False)[1])
             self.maps.move_to_end(key)
             return entry, self.maps[key]
 
+    def _proven(self, key: str, name: HeadName, entry: Entry) -> None:
+        """Forget a map whose numbers turned out to be others than those that were written."""
+        try:
+            self.deferred.check(layer_of(entry, name))
+        except RecordingError as error:
+            self.filler.forget(self.maps.pop(key))
+            raise refused(f"{error}", 410) from error
+
     def _open(self, entry: Entry, name: HeadName) -> HeadMap:
         try:
+            layer = layer_of(entry, name)
+            self.deferred.open(layer)
             head = entry.recording[name.layer, name.head, name.item]
             if not len(head.q) or not len(head.k):
                 raise refused("the head has no queries or no keys.", 404)
-            return HeadMap(head, self.folder(entry, name))
+            return HeadMap(head, self.folder(entry, name), lambda: self.deferred.proven(layer))
         except RecordingError as error:
             raise refused(f"{error}", 410) from error
         except HeadscopeError as error:
@@ -131,6 +145,16 @@ class Library:
         except OSError:
             beside = self.scratch
         return (beside if os.access(beside, os.W_OK) else self.scratch) / entry.id / last
+
+
+def layer_of(entry: Entry, name: HeadName) -> Layer:
+    """The layer of a head.
+
+    Raises:
+        LookError: there is no such layer.
+    """
+    recording = entry.recording
+    return recording.layers[among(f"recording: layer {name.layer}", name.layer, recording.numbers)]
 
 
 def place(path: Path) -> Path:

@@ -28,6 +28,7 @@ class Status(NamedTuple):
     remaining: float | None
     generation: int
     error: str | None
+    verified: bool
 
 
 class Closed(Exception):
@@ -86,7 +87,9 @@ class Filler:
             phase = "filling"
         elif since is not None:
             phase = "estimate" if one.shape.queries * one.shape.keys > SMALL else "filling"
-        return Status(phase, rows, one.shape.queries, seconds, remaining, one.generation, self.failed.get(one))
+        return Status(
+            phase, rows, one.shape.queries, seconds, remaining, one.generation, self.failed.get(one), one.proven()
+        )
 
     def _next(self) -> HeadMap | None:
         with self.changed:
@@ -113,6 +116,8 @@ class Filler:
             self._drop(one)
         elif one.estimate is None and one.shape.queries * one.shape.keys > SMALL and not one.strips.there:
             one.estimate = estimate(one.call, one.shape, self._check)
+        elif not one.proven():
+            time.sleep(PAUSE)  # nothing is kept that may have been made from other numbers
         elif not fill_one(one.call, one.strips, self._check):
             time.sleep(PAUSE)  # another process makes the strips that are missing
 

@@ -68,10 +68,12 @@ class HeadMap:
 
     Args:
         folder: where its levels are kept.
+        proven: whether the head's numbers are known to be those that were written; before, nothing made from them is
+            kept.
     """
 
-    def __init__(self, head: Head, folder: Path) -> None:
-        self.head, self.call = head, head.stored_call
+    def __init__(self, head: Head, folder: Path, proven: Callable[[], bool] = lambda: True) -> None:
+        self.head, self.call, self.proven = head, head.stored_call, proven
         self.shape = Shape(len(head.q), len(head.k))
         self.strips = Strips(folder, self.shape)
         self.estimate: Estimate | None = None

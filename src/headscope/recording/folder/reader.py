@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
-from headscope.attention.masks.runs import Runs
 from headscope.errors import RecordingError
 from headscope.files.bounded import plain, read_bounded
-from headscope.files.digests import digest_of_file
 from headscope.files.places import shown_end, with_suffix
 from headscope.files.replace_file import reason
 from headscope.files.replace_folder import found
-from headscope.look.axis import Axis
 from headscope.recording.folder import format as form
+from headscope.recording.folder.stored_layer import StoredLayer, identity, same_file
 from headscope.recording.layer import Layer
 from headscope.recording.ranks.share import Rank
 from headscope.recording.unseen import Missed
@@ -45,11 +40,6 @@ def rank_name(number: int) -> str:
     return f"rank-{number:05}{SUFFIX}"
 
 
-def opened(name: str) -> Any:
-    """A tensor of a stored layer: its file is opened and checked when the first one is asked for."""
-    return property(lambda layer: layer.opened()[name])
-
-
 class Content(NamedTuple):
     """What a folder holds: layers, the name of their model, whose part they are, and what was not captured."""
 
@@ -57,114 +47,6 @@ class Content(NamedTuple):
     model: str
     rank: Rank | None
     missed: tuple[Missed, ...]
-
-
-class StoredLayer(Layer):
-    """A layer in a folder; all but its tensors is at hand."""
-
-    q: Tensor = opened("q")
-    k: Tensor = opened("k")
-    v: Tensor | None = opened("v")
-    runs: Runs | None = opened("runs")
-    bias: Tensor | None = opened("bias")
-    by_offset: Tensor | None = opened("by_offset")
-    sinks: Tensor | None = opened("sinks")
-    lse: Tensor | None = opened("lse")
-
-    def __init__(self, file: Path, entry: form.LayerEntry, axes: Sequence[Axis]) -> None:
-        self._file, self._entry, self._folder = file, entry, identity(file.parent)
-        self._opened: dict[str, Any] | None = None
-        self._found, self._sequences = {}, {}
-        self.name, self.kind, self.scale, self.softcap = entry.name, entry.kind, entry.scale, entry.softcap
-        self.queries, self.keys = [axes[i] for i in entry.queries], [axes[i] for i in entry.keys]
-        self.number, self.head_numbers, self.rows = entry.number, entry.heads, entry.rows
-        self.source = entry.source
-
-    def __repr__(self) -> str:
-        return f"StoredLayer({str(self._file)!r}, {self.name!r})"
-
-    @property
-    def heads(self) -> int:
-        """How many query heads were recorded."""
-        return self._entry.tensors["q"][1][1]
-
-    @property
-    def items(self) -> int:
-        """How many batch items were recorded."""
-        return self._entry.tensors["q"][1][0]
-
-    @property
-    def digest(self) -> str:
-        """The SHA-256 of the layer's file."""
-        return self._entry.sha256
-
-    def opened(self) -> dict[str, Any]:
-        """The tensors, mapped from the file once its digest was found to be right."""
-        if self._opened is None:
-            content: dict[str, Any] = dict.fromkeys(("v", "bias", "by_offset", "sinks", "lse")) | self._read()
-            start, stop = content.pop("start", None), content.pop("stop", None)
-            content["runs"] = None if start is None else Runs(start, stop)
-            if start is not None:
-                check_runs(self._file, content["runs"], content["k"].shape[2])
-            self._opened = content
-        return self._opened
-
-    def _read(self) -> dict[str, Tensor]:
-        """The tensors, unless the folder is another one by now."""
-        try:
-            tensors = read(self._file, self._entry)
-        except RecordingError:
-            if identity(self._file.parent) == self._folder:
-                raise
-        else:
-            if identity(self._file.parent) == self._folder:
-                return tensors
-        raise RecordingError(
-            f"{self._file.parent}: was replaced by another recording after it was opened; load it again."
-        )
-
-
-def identity(folder: Path) -> tuple[int, int] | None:
-    """Which folder has a name at this moment; None where there is none."""
-    try:
-        about = os.stat(folder)
-    except OSError:
-        return None
-    return about.st_dev, about.st_ino
-
-
-def read(file: Path, entry: form.LayerEntry) -> dict[str, Tensor]:
-    """The tensors of a layer's file.
-
-    Raises:
-        RecordingError: the file is not the one that was written.
-    """
-    plain(file, RecordingError)
-    try:
-        with same_file(file) as here:
-            if digest_of_file(here) != entry.sha256:
-                raise RecordingError(
-                    f"{file}: field sha256: the file was altered or damaged after it was written. "
-                    "Record again, or restore a copy."
-                )
-            with safe_open(here, "pt") as tensors:
-                return {name: tensors.get_tensor(name) for name in entry.tensors}
-    except (OSError, SafetensorError) as error:
-        raise RecordingError(f"{file}: cannot be read: {reason(error)}.") from None
-
-
-@contextmanager
-def same_file(file: Path) -> Iterator[Path]:
-    """A name of a file that means this very file until the block ends, whatever happens to its own name.
-
-    It is always UTF-8, as safetensors wants it.
-    """
-    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    try:
-        name = Path(f"/proc/self/fd/{handle}")
-        yield name if name.exists() else file
-    finally:
-        os.close(handle)
 
 
 def load(path: Path) -> Content:
@@ -245,12 +127,6 @@ def check_header(file: Path, entry: form.LayerEntry) -> None:
             )
         if shapes[name][0] not in DTYPES or (shapes[name][0] == "I32") != (name in INTEGERS):
             raise RecordingError(f"{file}: field {name}: {shapes[name][0]} is not a dtype for it.")
-
-
-def check_runs(file: Path, runs: Runs, keys: int) -> None:
-    """Raise `RecordingError` unless every run lies among the keys."""
-    if bool(((runs.start < 0) | (runs.stop < runs.start) | (runs.stop > keys)).any()):
-        raise RecordingError(f"{file}: field start, stop: runs that do not lie among the {keys} keys.")
 
 
 def names_in(path: Path) -> set[str] | None:

@@ -19,7 +19,8 @@ from headscope.files.tensors_file import write_tensors
 from headscope.look.axis import Axis
 from headscope.recording.folder import format as form
 from headscope.recording.folder.axis_entry import AxisEntry, named
-from headscope.recording.folder.reader import INTEGERS, NAMES, SUFFIX, StoredLayer, file_name, names_in, rank_name
+from headscope.recording.folder.reader import INTEGERS, NAMES, SUFFIX, file_name, names_in, rank_name
+from headscope.recording.folder.stored_layer import StoredLayer
 from headscope.recording.layer import Layer
 from headscope.recording.ranks.share import Rank
 from headscope.recording.unseen import Missed

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from headscope.attention.masks.runs import Runs
 from headscope.errors import RecordingError
-from headscope.recording.folder.reader import StoredLayer, opened
+from headscope.recording.folder.stored_layer import StoredLayer, opened
 from headscope.recording.layer import Layer
 from headscope.recording.ranks.share import Rank
 from headscope.recording.unseen import Missed

@@ -167,7 +167,7 @@ async function watch() {
   const shown = panes.flatMap(({ stores }) => stores);
   const before = main.info.status.phase;
   await Promise.all(shown.map(async (store) => {
-    if (["exact", "failed"].includes(store.info.status.phase)) return;
+    if (isSettled(store.info.status)) return;
     store.info.status = await askJSON(`status/${store.info.id}`).catch(() => store.info.status);
     store.grown(store.info.status.generation);
   }));
@@ -176,15 +176,20 @@ async function watch() {
   const { phase } = main.info.status;
   const waits = places.status !== "exact" && phase !== "failed";
   if (phase !== before || waits) places.ask(state.head).catch(() => {});
-  if (waits || shown.some(({ info }) => !["exact", "failed"].includes(info.status.phase))) watching = setTimeout(watch, 1000);
+  if (waits || shown.some(({ info }) => !isSettled(info.status))) watching = setTimeout(watch, 1000);
   drawSoon();
 }
 
+/** Whether nothing changes any more: the levels are exact, and the file is known to be the one that was written. */
+function isSettled({ phase, verified }) {
+  return phase === "failed" || (phase === "exact" && verified);
+}
+
 function drawProgress() {
-  const { phase, done, remaining, error } = main.info.status;
+  const { phase, done, remaining, error, verified } = main.info.status;
   const left = remaining >= 1 ? `, about ${Math.ceil(remaining)} s left` : "";
   const texts = { waiting: "The exact pass has not begun.", estimate: "Sampling rows …", filling: `Exact rows: ${Math.floor(100 * done)} %${left}.`, failed: error ?? "", exact: "" };
-  byId("progress").textContent = texts[phase];
+  byId("progress").textContent = [verified ? "" : "The file is being checked.", texts[phase]].filter(Boolean).join(" ");
   byId("progress-bar").hidden = phase === "exact" || phase === "failed";
   byId("progress-bar").value = done;
 }

@@ -6,11 +6,12 @@ import { chosenHeads, choose, state } from "./state.js";
 
 const MOST_ALSO = 2;
 const TAKE_OVER = 0.5;
+const TOGETHER = 24; // Names of fewer letters are not broken over two lines.
 const COMBINED = { mean: "their mean", max: "the largest weight among them", count: "the share of them with a weight of 0.1 or more" };
 
 /** A text whose quoted parts keep their own writing direction. */
 export function withQuotes(text) {
-  return text.split(/("[^"]*")/).filter(Boolean).map((part) => (part.startsWith('"') ? make("bdi", { class: "named" }, part) : part));
+  return text.split(/("[^"]*")/).filter(Boolean).map((part) => (part.startsWith('"') ? make("bdi", { class: part.length < TOGETHER ? "named together" : "named" }, part) : part));
 }
 
 /** The name of a head, by the model's numbers. */
