@@ -157,6 +157,14 @@ def test_numbers_that_are_out_of_bounds(words, match, tmp_path):
         finetune(tmp_path / "x.csv", tmp_path / "out", **words)
 
 
+def test_a_new_model_learns_faster_unless_it_is_told_otherwise(tmp_path):
+    from headscope.train.settings import Settings
+
+    assert Settings(tmp_path, tmp_path).rate == Settings(tmp_path, tmp_path, model="new-yorker").rate == 5e-5
+    assert Settings(tmp_path, tmp_path, model="new:decoder").rate == 2e-3
+    assert Settings(tmp_path, tmp_path, model="new:decoder", learning_rate=0.0).rate == 0
+
+
 def test_the_words_are_those_of_the_command():
     import inspect
     from dataclasses import fields

@@ -54,7 +54,9 @@ def finetune(
     ] = "finetuned",
     epochs: Annotated[int, typer.Option(min=1, help="How many times each example is seen.")] = 3,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in one step, over all processes together.")] = 32,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="At its highest.")] = 5e-5,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0.0, help="At its highest; 5e-5 unless given, and 2e-3 for a new model.")
+    ] = None,
     max_length: Annotated[int | None, typer.Option(min=3, help="Cut texts at so many tokens.")] = None,
     max_target: Annotated[int, typer.Option(min=2, help="Write so many tokens at most.")] = 128,
     beams: Annotated[int, typer.Option(min=1, help="Measure a beam search of so many beams, too; 1: none.")] = 4,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
 from headscope.errors import TrainingError
+from headscope.train.new_model import is_new
 
 TaskName = Literal["classify", "tag", "answer", "write", "summarise", "translate"]
 
@@ -31,7 +32,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
 }
 
-OPTIONAL = ("max_length", "lora", "patience")
+OPTIONAL = ("learning_rate", "max_length", "lora", "patience")
+# The learning rates of a model that is trained already and of a new one, unless one is given.
+TRAINED, NEW = 5e-5, 2e-3
 
 
 class Words(TypedDict, total=False):
@@ -55,7 +58,7 @@ class Words(TypedDict, total=False):
     eval_share: float
     epochs: int
     batch_size: int
-    learning_rate: float
+    learning_rate: float | None
     max_length: int | None
     max_target: int
     beams: int
@@ -89,6 +92,7 @@ class Settings:
         encoding: of the characters of the data; UTF-8, or by its byte order mark, unless given.
         eval_data: a file of its own to evaluate with; else a share of the data.
         batch_size: examples in one step, over all processes together.
+        learning_rate: at its highest; 5e-5 unless given, and 2e-3 for a new model.
         max_length: texts are cut at so many tokens; by what the model takes unless given.
         max_target: tokens that are written at most.
         beams: beams of the beam search that is measured beside the greedy texts.
@@ -123,7 +127,7 @@ class Settings:
     eval_share: float = 0.2
     epochs: int = 3
     batch_size: int = 32
-    learning_rate: float = 5e-5
+    learning_rate: float | None = None
     max_length: int | None = None
     max_target: int = 128
     beams: int = 4
@@ -140,6 +144,12 @@ class Settings:
     seed: int = 0
     resume: bool = False
     overwrite: bool = False
+
+    @property
+    def rate(self) -> float:
+        """The learning rate that was given, or that of the kind of model."""
+        usual = NEW if is_new(self.model) else TRAINED
+        return usual if self.learning_rate is None else self.learning_rate
 
     def columns(self) -> dict[str, str | None]:
         """The named columns by their role."""

@@ -25,7 +25,7 @@ def options_of(settings: Settings, count: int) -> TrainingArguments:
         bf16=settings.bf16,
         per_device_eval_batch_size=max(8, settings.batch_size // world),
         num_train_epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.rate,
         lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
         warmup_steps=settings.warmup,
         weight_decay=0.01,
