@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import headscope as hs
-from headscope.attention import gpu_order
+from headscope.attention import gpu_order, plan, torch_kernel
 from headscope.attention.device import Device, described, device_of
 from headscope.attention.masks.runs import Runs
 from headscope.attention.paths import flex, formula, fused, tiled, triton
@@ -149,6 +149,49 @@ def test_without_triton_or_on_an_old_gpu_a_mask_is_not_written_out():
         assert "would need the mask written out" in why
     assert flex not in {path for order in gpu_order.ORDERS.values() for path in (*order.plain, *order.structured)}
     assert all(order.structured[-1] is formula for order in gpu_order.ORDERS.values())
+
+
+@pytest.mark.parametrize(
+    ("number", "active", "name"),
+    [
+        (0, None, "the unfused formula"),
+        (1, None, "FlashAttention 2"),
+        (1, "FA3", "FlashAttention 3"),
+        (1, "FA4", "FlashAttention 4"),
+        (1, "FA5", "FA5"),
+        (2, "FA3", "the memory-efficient kernel"),
+        (3, None, "cuDNN's kernel"),
+        (4, None, None),
+    ],
+)
+def test_the_plan_names_the_kernel_that_torch_takes(number, active, name, monkeypatch):
+    monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *args, **options: number)
+    monkeypatch.setattr(torch.nn.attention, "current_flash_attention_impl", lambda: active, raising=False)
+    asked = request(mask=hs.causal())
+    assert torch_kernel.torch_kernel(asked) == name
+    why = plan.describe(asked, None).why
+    assert why == "torch's fused kernel runs it as it is" + (f" ({name})" if name else "")
+
+
+def test_torch_is_asked_about_the_call_as_it_will_be_made(monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *args, **options: seen.append((*args[3:], options)) or 1)
+    for options in ({}, {"mask": hs.causal()}, {"mask": hs.dense(torch.ones(64, 64, dtype=torch.bool)), "queries": 64}):
+        torch_kernel.torch_kernel(request(**options))
+    (plain, _, alone, how), (no_mask, _, causal, _), (added, _, masked, _) = seen
+    assert (plain, alone, no_mask, causal, masked) == (None, False, None, True, False)
+    assert added.shape == (1, 8, 64, 64)
+    assert how == {"scale": 0.125, "enable_gqa": True}
+
+
+def test_a_kernel_that_torch_does_not_name_is_not_named(monkeypatch):
+    def nothing(*args, **options):
+        raise RuntimeError("No viable backend for scaled_dot_product_attention was found.")
+
+    monkeypatch.setattr(torch, "_fused_sdp_choice", nothing)
+    assert torch_kernel.torch_kernel(request()) is None
+    monkeypatch.delattr(torch, "_fused_sdp_choice")
+    assert torch_kernel.torch_kernel(request()) is None
 
 
 def test_blocks_fit_into_the_shared_memory_of_every_class_of_device():

@@ -44,6 +44,14 @@ def test_every_kernel_keeps_its_numbers_in_registers(name, d, options):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.parametrize("options", list(OPTIONS))
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_the_largest_kernel_of_float32_keeps_its_numbers_in_registers(capability, options):
+    holds("forward", capability, 128, torch.float32, options)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", ["split", "merge", "line", "rows"])
 def test_the_smaller_kernels_compile(name):
     for capability in CAPABILITIES:

@@ -12,6 +12,7 @@ from headscope.attention import gpu_order
 from headscope.attention.known import known
 from headscope.attention.paths import flex, formula, fused, tiled, triton
 from headscope.attention.request import Request
+from headscope.attention.torch_kernel import torch_kernel
 from headscope.errors import BackendRefused
 
 PATHS: dict[str, ModuleType] = {path.NAME: path for path in (fused, tiled, triton, flex, formula)}
@@ -180,6 +181,8 @@ def named(request: Request, backend: str) -> ModuleType:
 def describe(request: Request, backend: str | None) -> Plan:
     """The plan of a request."""
     path, why = choose(request.for_last_query() if backend is None else request, backend)
+    if path is fused and request.device.kind == "cuda" and (kernel := torch_kernel(request)) is not None:
+        why = f"{why} ({kernel})"
     b, h, q, d = request.q.shape
     k, e = request.v.shape[2:]
     runs = request.runs()

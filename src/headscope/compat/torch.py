@@ -24,6 +24,11 @@ CPU_FLASH_BACKWARD = Private(
     "computes the gradients of tiles on CPUs",
     "The tiled path computes its tiles from matrix products instead, which is slower and as exact.",
 )
+SDP_CHOICE = Private(
+    "torch:_fused_sdp_choice",
+    "names the kernel that torch takes on a GPU",
+    "hs.plan says that torch's fused kernel runs, and not which one.",
+)
 GRAPH_TASK = Private(
     "torch:_C._current_graph_task_id",
     "knows a forward that activation checkpointing runs again in the backward pass",

@@ -67,7 +67,8 @@ def size_of(kernel: str, d: int, e: int, dtype: torch.dtype, device: Device, opt
         found = AMPERE.get((kernel, width), found)
     if dtype == torch.float32:
         # Numbers of twice the size, in three products for each (3xTF32).
-        found = Size(min(found.queries, 32), 16 if width == 256 else 32, 8, 1)
+        few = width == 256 or (width == 128 and kernel == "forward")
+        found = Size(min(found.queries, 32), 16 if few else 32, 8, 1)
     if device.shared_memory < shared_memory(found, d, e, dtype):
         # A device of the small kind (99 KB) takes one stage of loads less.
         return found._replace(stages=1)
