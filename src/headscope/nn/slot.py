@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headscope.attention.known import known
+from headscope.compat.torch import in_transform
 from headscope.errors import ShapeError
 
 
@@ -108,14 +110,21 @@ class Slot:
                 f"{where}: the cache is on {kept.device} and this layer on {k.device}; move it: "
                 f"cache.move({str(k.device)!r})."
             )
+        if known(k) and not known(kept):
+            raise ShapeError(
+                f"{where}: the cache was filled inside of a transform of torch.func or of FakeTensorMode, and what it "
+                "holds ended there; give a copy to calls in there: cache.copy()."
+            )
 
     def append(self, k: Float[Tensor, "b g n d"], v: Float[Tensor, "b g n d"]) -> tuple[Tensor, Tensor]:
         """Take in new keys and values; all that may be seen from them, in their dtype."""
         n, dtype = k.shape[2], k.dtype
         if self.window is not None:
             self.drop(self.live - (self.keep + self.window - 1))
-        if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
-            # What gradients need must not be written over: every step has tensors of its own.
+        tracked = torch.is_grad_enabled() and (k.requires_grad or v.requires_grad)
+        if tracked or (not torch.compiler.is_compiling() and (in_transform(k) or in_transform(v))):
+            # What gradients need must not be written over, and what vmap makes is written into nothing that was made
+            # outside of it: every step has tensors of its own.
             span = slice(self.start, self.stop)
             self.k = k if self.k is None else torch.cat((self.k[:, :, span], k), dim=2)
             self.v = v if self.v is None else torch.cat((self.v[:, :, span], v), dim=2)
