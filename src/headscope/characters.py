@@ -87,3 +87,12 @@ def shortened(text: str, longest: int) -> str:
         'Donauda…'
     """
     return text if len(text) <= longest else text[: longest - 1] + ELLIPSIS
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can write a text: it has no half of a surrogate pair alone."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,6 +1,9 @@
 """TEXT|FILE|- -> text."""
 
+import errno
 import io
+import os
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +72,49 @@ def test_an_empty_file_and_an_empty_pipe(tmp_path, monkeypatch):
 def test_a_file_that_does_not_exist_is_not_taken_for_a_text(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(HeadscopeError, match="there is no file .* if these characters are the text itself, pipe them"):
+        read_text(given)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in the file system here")
+def test_a_name_of_what_is_no_file_is_not_taken_for_a_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    for name, target in (("loop", "loop"), ("nowhere", "no/such"), ("to-a-pipe", "pipe"), ("null", "/dev/null")):
+        os.symlink(target, name)
+    for name, kind in (
+        ("pipe", "a pipe"), ("to-a-pipe", "a pipe"), ("loop", "a link that leads nowhere"), ("/dev/null", "a device"),
+        ("nowhere", "a link that leads nowhere"), ("null", "a device"),
+    ):  # fmt: skip
+        with pytest.raises(HeadscopeError, match=f"{name} is {kind}, not a file. Give a file, or pipe the text into"):
+            read_text(name)
+    assert read_text("pipe and loop") == "pipe and loop"
+
+
+def test_what_a_shell_makes_of_a_command_is_named_as_a_pipe():
+    """`headscope view <(command)` gives the name of a pipe."""
+    reader, writer = os.pipe()
+    try:
+        with pytest.raises(HeadscopeError, match="/dev/fd/.* is a pipe, not a file"):
+            read_text(f"/dev/fd/{reader}")
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
+    (tmp_path / "broken.txt").write_text("a")
+
+    def refuse(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(HeadscopeError, match="broken.txt: cannot be read: Input/output error. Give another file"):
+        read_text(str(tmp_path / "broken.txt"))
+
+
+@pytest.mark.parametrize("given", ["caf\udce9 au lait", "\ud800"])
+def test_a_text_that_is_no_utf_8(given):
+    with pytest.raises(HeadscopeError, match="the text is not UTF-8, so no tokenizer reads it. Put it into a file and"):
         read_text(given)
 
 

@@ -21,6 +21,7 @@ def test_a_path_as_a_person_writes_it(tmp_path):
         (" \t", "-o: the name is empty"),
         ("~no-such-user/x", "~no-such-user/x: there is no user of that name here. Give the path in full"),
         ("a\x00b", "a zero byte cannot be in a name. Give another name"),
+        ("\ud800.html", "half of a letter cannot be in a name. Give another name"),
         (300 * "x", r"-o …x+: File name too long. Give another path"),
     ],
 )
@@ -44,3 +45,10 @@ def test_what_is_in_the_way(tmp_path):
 def test_no_name_for_a_folder(name):
     with pytest.raises(HeadscopeError, match="this is no name for a new folder. Give one, such as out"):
         check_folder("--to", Path(name))
+
+
+def test_a_link_to_itself_is_no_folder_and_no_defect(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    assert check_folder("-o", tmp_path / "loop") == tmp_path / "loop"
+    with pytest.raises(HeadscopeError, match="is a link to itself, which is never replaced"):
+        check_file("-o", tmp_path / "loop")

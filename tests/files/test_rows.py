@@ -3,7 +3,7 @@
 import pytest
 
 from headscope.errors import HeadscopeError
-from headscope.files.rows import rows_of_csv
+from headscope.files.rows import row_of, rows_of_csv
 
 
 def rows(tmp_path, content, delimiter=","):
@@ -46,3 +46,10 @@ def test_lines_are_named_as_they_stand_in_the_file(tmp_path):
 def test_odd_tables_are_named_by_line(tmp_path, content, message):
     with pytest.raises(HeadscopeError, match=message):
         rows(tmp_path, content)
+
+
+def test_half_of_a_surrogate_pair_is_named_by_line():
+    """JSON can say it, and no tokenizer reads it."""
+    with pytest.raises(HeadscopeError, match="line 3: holds half of a surrogate pair .* which is no text. Remove it"):
+        row_of(3, '{"text": "a\\ud800b"}', HeadscopeError)
+    assert row_of(3, '{"text": "\\ud83d\\ude00"}', HeadscopeError) == {"text": "\N{GRINNING FACE}"}

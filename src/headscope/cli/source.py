@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from pathlib import Path
 
+from headscope.characters import is_text
 from headscope.errors import HeadscopeError
 from headscope.files.encodings import decode
 from headscope.files.first_bytes import Kind, kind_of
 from headscope.files.places import shown_end
+from headscope.files.replace_file import KINDS, reason
 
 # One word that ends so, or that has a slash in it, is meant as a file, also when it is not there.
 FILE_SUFFIXES = frozenset(
@@ -107,7 +111,7 @@ def read_text(given: str, encoding: str | None = None) -> str:
         return _not_empty(_text(standard_input(), "standard input", encoding), "standard input is empty")
     path = file_of(given)
     if path is None:
-        return _not_empty(given, "the text is empty")
+        return _not_empty(_encodable(given), "the text is empty")
     return _not_empty(_text(content_of(path), f"the file {given}", encoding), f"the file {given} is empty")
 
 
@@ -115,7 +119,8 @@ def file_of(given: str) -> Path | None:
     """The file that an argument names; None where it is the text itself.
 
     Raises:
-        HeadscopeError: one word that can only be meant as a file, and there is none.
+        HeadscopeError: one word that can only be meant as a file, and there is none; or the name of a pipe, a device or
+            a link that leads nowhere.
     """
     for path in (Path(given), _home(given)):
         try:
@@ -123,6 +128,7 @@ def file_of(given: str) -> Path | None:
                 return path
         except (OSError, ValueError):
             pass  # longer than the name of any file, or with a zero byte: it is text
+    refuse_special(given)
     if given.split() != [given]:
         return None
     # So long a word may have slashes in it; no file can have the name.
@@ -135,6 +141,27 @@ def file_of(given: str) -> Path | None:
     raise HeadscopeError(
         f"there is no file {name}. Give one that exists; if these characters are the text itself, pipe them: "
         f"echo '{name}' | headscope view -"
+    )
+
+
+def refuse_special(given: str) -> None:
+    """Raise `HeadscopeError` where an argument names something that is there and is neither a file nor a folder."""
+    try:
+        mode = os.lstat(given).st_mode
+    except (OSError, ValueError):
+        return  # nothing has the name, or nothing can
+    if stat.S_ISDIR(mode):
+        return
+    kind = next((name for test, name in KINDS.items() if test(mode)), None)
+    if kind is None and os.path.exists(given):
+        # A link to something that is no file, such as /dev/stdin.
+        mode = os.stat(given).st_mode
+        kind = None if stat.S_ISDIR(mode) else next((name for test, name in KINDS.items() if test(mode)), None)
+        if kind is None:
+            return
+    raise HeadscopeError(
+        f"{shown_end(given)} is {kind or 'a link that leads nowhere'}, not a file. Give a file, or pipe the text into "
+        "the command and give - for it."
     )
 
 
@@ -155,9 +182,16 @@ def kind_of_argument(given: str) -> tuple[Path, Kind] | None:
 
 
 def content_of(path: Path, most: int = LARGEST + 1) -> bytes:
-    """The first bytes of a file."""
-    with path.open("rb") as file:
-        return file.read(most)
+    """The first bytes of a file.
+
+    Raises:
+        HeadscopeError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise HeadscopeError(f"{path}: cannot be read: {reason(error)}. Give another file.") from None
 
 
 def standard_input() -> bytes:
@@ -189,6 +223,15 @@ def _text(content: bytes, what: str, encoding: str | None) -> str:
         advice = "Give it with a --model that reads it, or give" if kind.what in ("picture", "sound") else "Give"
         raise HeadscopeError(f"{what} is {kind.name}, not a text. {advice} a text, or a file of text.")
     return decode(content, encoding, lambda problem: HeadscopeError(f"{what}{problem}"))
+
+
+def _encodable(given: str) -> str:
+    if not is_text(given):
+        raise HeadscopeError(
+            "the text is not UTF-8, so no tokenizer reads it. Put it into a file and name its encoding, for example "
+            "--encoding cp1252."
+        )
+    return given
 
 
 def _not_empty(text: str, complaint: str) -> str:

@@ -25,6 +25,8 @@ def path_of(what: str, name: str) -> Path:
         pass  # whether there is a folder for it is asked by whoever writes
     except RuntimeError:
         raise HeadscopeError(f"{what} {name}: there is no user of that name here. Give the path in full.") from None
+    except UnicodeEncodeError:
+        raise HeadscopeError(f"{what} {name}: half of a letter cannot be in a name. Give another name.") from None
     except ValueError:
         raise HeadscopeError(f"{what} {name}: a zero byte cannot be in a name. Give another name.") from None
     except OSError as error:
@@ -55,9 +57,11 @@ def check_folder(what: str, path: Path, *, parents: bool = False) -> Path:
     Args:
         parents: whether the folders around it are made, too.
     """
-    if not path.resolve().name:
+    # A link to itself has no end, which `Path.resolve` does not survive.
+    real = Path(os.path.realpath(path))
+    if not real.name:
         raise HeadscopeError(f"{what} {path}: this is no name for a new folder. Give one, such as out.")
-    around = path.parent if path.name else path.resolve().parent
+    around = path.parent if path.name else real.parent
     while parents and not os.path.lexists(around):
         around = around.parent
     check_inside(what, path, around)

@@ -178,8 +178,10 @@ def aside_of(target: Path) -> Path:
 
 def found(target: Path) -> Path:
     """A folder, or where it was put aside by a process that was killed before the new one took its place."""
+    if os.path.lexists(target) or not target.name:
+        return target
     aside = aside_of(target)
-    return aside if not os.path.lexists(target) and aside.is_dir() else target
+    return aside if aside.is_dir() else target
 
 
 def repair(target: Path) -> None:

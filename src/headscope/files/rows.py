@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from headscope.characters import is_text
 from headscope.errors import MissingExtra
 from headscope.files.encodings import Fail, lines
 from headscope.files.first_bytes import kind_of_file
@@ -90,6 +91,10 @@ def row_of(number: int, line: str, fail: Fail) -> Row:
         row = None
     if not isinstance(row, dict):
         raise fail(f", line {number}: this is no JSON object. Give one in each line of a .jsonl.")
+    if "\\u" in line and not is_text(json.dumps(row, ensure_ascii=False)):
+        raise fail(
+            f", line {number}: holds half of a surrogate pair (\\ud800 to \\udfff), which is no text. Remove it."
+        )
     return row
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from headscope.characters import sentence, shortened
+from headscope.characters import is_text, sentence, shortened
 from headscope.files.png_file import size_of
 from headscope.look.axis import Axis
 
@@ -106,15 +106,6 @@ def marked(places: tuple[int, ...], length: int) -> tuple[bool, ...]:
     """A mark for each position, from the places of those that have one."""
     marks = set(places)
     return tuple(i in marks for i in range(length))
-
-
-def is_text(text: str) -> bool:
-    """Whether UTF-8 can write a text: it has no half of a surrogate pair alone."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def utf_16(label: str) -> str:
