@@ -57,6 +57,15 @@ def test_an_error_is_one_line_and_an_exit_code(failing, capsys, error, line, cod
     assert capsys.readouterr() == ("", line + "\n")
 
 
+def test_a_folder_that_was_removed_under_a_command(failing, capsys, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    failing(FileNotFoundError(2, "No such file or directory"))
+    assert run(["fail"]) == 2
+    assert capsys.readouterr().err == "headscope: the folder that this runs in was removed. Go to another one.\n"
+
+
 def test_debug_shows_where(failing):
     failing(LookError("head 12 does not exist"))
     with pytest.raises(LookError, match="head 12 does not exist"):

@@ -116,6 +116,18 @@ def test_a_corpus_goes_on_where_it_was_stopped(corpus, capsys, gpt2, monkeypatch
     assert not kept.exists()
 
 
+def test_a_text_that_cannot_be_read_is_named_by_its_line(corpus, gpt2, monkeypatch):
+    """Where nothing was done yet nothing is kept: the corpus that is mended is another one, and would be refused."""
+
+    def refuse(loaded, text):
+        raise HeadscopeError("there is no token in it")
+
+    monkeypatch.setattr(corpora, "totals_of_text", refuse)
+    with pytest.raises(HeadscopeError, match=r"--corpus .*texts.jsonl, line 1: there is no token in it"):
+        corpora.accumulate(corpus, gpt2)
+    assert not list(corpus.parent.glob("*.heads.json*"))
+
+
 def test_progress_of_another_run_is_refused(corpus, gpt2, capsys):
     kept = corpora.Progress(corpus, {"weights": "a", "tokenizer": "t"}, 0, 1)
     kept.keep(3, corpora.totals_of_text(models.load(gpt2), "a")[0], now=True)

@@ -19,6 +19,8 @@ def fail(text):
         ("café".encode("utf-16"), None, "café"),
         ("café".encode("utf-16-le"), "utf-16-le", "café"),
         (b"caf\xe9", "cp1252", "café"),
+        ("café".encode("utf-16-le"), "utf-16", "café"),
+        ("café".encode("utf-32-le"), "utf-32", "café"),
         (b"", None, ""),
     ],
 )
@@ -50,3 +52,23 @@ def test_a_line_without_an_end(tmp_path, monkeypatch):
     path.write_text("short\n" + 13 * "x")
     with pytest.raises(HeadscopeError, match="words.txt, line 2: has more than 11 characters. Break it into several"):
         list(lines(path, None, fail))
+
+
+def test_half_of_a_surrogate_pair(tmp_path):
+    """Encodings that write letters as numbers can say it, and no tokenizer reads it."""
+    path = tmp_path / "words.txt"
+    path.write_bytes(b"tea\na\\ud800b\n")
+    with pytest.raises(HeadscopeError, match=r"words.txt: this holds half of a surrogate pair .* which is no text"):
+        decode(path.read_bytes(), "unicode_escape", fail)
+    with pytest.raises(HeadscopeError, match=r"words.txt, line 2: this holds half of a surrogate pair .* no text"):
+        list(lines(path, "unicode_escape", fail))
+
+
+def test_what_an_encoding_says_in_an_error_of_its_own(tmp_path):
+    """Not every codec names the byte."""
+    path = tmp_path / "words.txt"
+    path.write_bytes(b"xn--" + 99 * b"a")
+    with pytest.raises(HeadscopeError, match=r"words.txt: this is not in the encoding idna .* --encoding cp1252"):
+        decode(path.read_bytes(), "idna", fail)
+    with pytest.raises(HeadscopeError, match=r"words.txt, after line 0: this is not in the encoding idna"):
+        list(lines(path, "idna", fail))

@@ -3,7 +3,7 @@
 import pytest
 
 from headscope.errors import HeadscopeError
-from headscope.files.rows import row_of, rows_of_csv
+from headscope.files.rows import row_of, rows_of_csv, rows_of_parquet
 
 
 def rows(tmp_path, content, delimiter=","):
@@ -53,3 +53,15 @@ def test_half_of_a_surrogate_pair_is_named_by_line():
     with pytest.raises(HeadscopeError, match="line 3: holds half of a surrogate pair .* which is no text. Remove it"):
         row_of(3, '{"text": "a\\ud800b"}', HeadscopeError)
     assert row_of(3, '{"text": "\\ud83d\\ude00"}', HeadscopeError) == {"text": "\N{GRINNING FACE}"}
+
+
+def test_letters_of_a_parquet_file_that_are_no_utf_8(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "table.parquet"
+    text = pyarrow.Array.from_buffers(
+        pyarrow.string(), 1, [None, pyarrow.py_buffer(b"\0\0\0\0\4\0\0\0"), pyarrow.py_buffer(b"caf\xe9")]
+    )
+    parquet.write_table(pyarrow.table({"text": text}), path)
+    with pytest.raises(HeadscopeError, match="this Parquet file is damaged .*can't decode byte 0xe9"):
+        list(rows_of_parquet(path, HeadscopeError))

@@ -139,6 +139,16 @@ class TestRefusals:
         with pytest.raises(RecordingError, match=r"File name too long; give the folder of a recording"):
             hs.load(300 * "x")
 
+    def test_the_folder_that_one_is_in(self, tmp_path, monkeypatch):
+        """It has no name of its own, and the root has none at all."""
+        monkeypatch.chdir(tmp_path)
+        for name in (".", "..", "/"):
+            with pytest.raises(RecordingError, match="has no recording.json: it is no recording"):
+                hs.load(name)
+        example().save("one")
+        monkeypatch.chdir("one.headscope")
+        assert same(hs.load("."), example())
+
     def test_a_disk_that_takes_no_more(self, tmp_path):
         program = textwrap.dedent(f"""
             import resource

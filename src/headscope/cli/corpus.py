@@ -65,9 +65,12 @@ def accumulate(path: Path, model: str | None, encoding: str | None = None) -> Ta
     mine = (one for number, one in enumerate(texts(path, encoding)) if number % world == rank)
     try:
         with progress("reading", count // world) as advance:
-            for number, (_, text) in enumerate(mine):
+            for number, (line, text) in enumerate(mine):
                 if number >= done:
-                    found, cut = totals_of_text(loaded, text)
+                    try:
+                        found, cut = totals_of_text(loaded, text)
+                    except HeadscopeError as error:
+                        raise HeadscopeError(f"--corpus {path}, line {line}: {error}") from error
                     totals.merge(found)
                     kept.cut += cut
                     done = number + 1
@@ -76,7 +79,8 @@ def accumulate(path: Path, model: str | None, encoding: str | None = None) -> Ta
     except BaseException:
         # What stopped the work matters more than that its progress cannot be kept.
         with suppress(HeadscopeError):
-            kept.keep(done, totals, now=True)
+            if done:
+                kept.keep(done, totals, now=True)
         raise
     if kept.cut:
         warn(f"{kept.cut} texts are longer than the {loaded.limit} tokens of {loaded.name}, and were cut at their end.")

@@ -43,6 +43,8 @@ def described(error: BaseException) -> tuple[str, int]:
         return str(error), WRONG_INPUT
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""
+        if not place and not is_here():
+            return "the folder that this runs in was removed. Go to another one.", WRONG_INPUT
         return f"{place}{error.strerror}. Give another path, or make this one usable.", WRONG_INPUT
     kind = type(error).__name__
     return f"this is a defect of headscope, please report it: {kind}: {error}. Add --debug to see where.", DEFECT
@@ -51,6 +53,15 @@ def described(error: BaseException) -> tuple[str, int]:
 def is_memory(error: BaseException) -> bool:
     """Whether a library says in words of its own that memory does not suffice."""
     return isinstance(error, RuntimeError | OverflowError) and any(words in str(error) for words in NO_MEMORY)
+
+
+def is_here() -> bool:
+    """Whether the working directory is still there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def is_closed(error: BaseException | None) -> bool:

@@ -6,6 +6,7 @@ import codecs
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from headscope.characters import is_text
 from headscope.errors import HeadscopeError
 
 Fail = Callable[[str], HeadscopeError]
@@ -19,6 +20,12 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 LONGEST_MARK = 4
+# What these mean where the text does not begin with a mark: what Windows writes.
+WITHOUT_MARK = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
+# What some encodings can say and no tokenizer reads.
+HALF = (
+    ": this holds half of a surrogate pair (U+D800 to U+DFFF), which is no text. Name another encoding, or remove it."
+)
 # The longest line of a corpus, in characters.
 LONGEST_LINE = 2**24
 
@@ -37,6 +44,8 @@ def encoding_of(start: bytes, named: str | None, fail: Fail) -> str:
         known = codecs.lookup(named).name
     except (LookupError, ValueError):
         raise fail(f": --encoding {named}: there is no such encoding of text; give one such as cp1252.") from None
+    if mark is None and known in WITHOUT_MARK:
+        return WITHOUT_MARK[known]
     # A mark that agrees with the name is no part of the text.
     return mark if mark is not None and known.replace("_", "-").startswith(mark.removesuffix("-sig")) else known
 
@@ -53,9 +62,12 @@ def decode(content: bytes, named: str | None, fail: Fail) -> str:
     """
     encoding = encoding_of(content, named, fail)
     try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
+        text = content.decode(encoding)
+    except UnicodeError as error:
         raise fail(undecodable(error, encoding)) from None
+    if not is_text(text):
+        raise fail(HALF)
+    return text
 
 
 def lines(path: Path, named: str | None, fail: Fail) -> Iterator[tuple[int, str]]:
@@ -69,13 +81,17 @@ def lines(path: Path, named: str | None, fail: Fail) -> Iterator[tuple[int, str]
                 number += 1
                 if len(line) == LONGEST_LINE:
                     raise fail(f", line {number}: has more than {LONGEST_LINE} characters. Break it into several.")
+                if not is_text(line):
+                    raise fail(f", line {number}{HALF}")
                 yield number, line
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise fail(f", after line {number}{undecodable(error, encoding)}") from None
 
 
-def undecodable(error: UnicodeDecodeError, encoding: str) -> str:
+def undecodable(error: UnicodeError, encoding: str) -> str:
     """What is wrong with bytes, and the encoding that they could be in."""
+    if not isinstance(error, UnicodeDecodeError):
+        return f": this is not in the encoding {encoding} ({error}). Name its encoding, for example --encoding cp1252."
     byte = error.object[error.start] if error.start < len(error.object) else 0
     near = error.object[max(0, error.start - 64) : error.start + 64]
     guess = "utf-16-le" if near.count(0) > len(near) // 4 else "cp1252"

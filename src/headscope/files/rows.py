@@ -109,5 +109,5 @@ def rows_of_parquet(path: Path, fail: Fail) -> Iterator[Row]:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeError) as error:
         raise fail(f": this Parquet file is damaged ({(str(error).splitlines() or ['?'])[0]}).") from None
