@@ -1,5 +1,6 @@
 """One small model for each place where attention is called; the same weights and, up to rounding, the same output."""
 
+import itertools
 import sys
 import types
 
@@ -72,6 +73,25 @@ def xformers(_, q, k, v):
     return function(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
 
 
+def varlen(_, q, k, v):
+    """All items behind each other in one call, as one item of the recording."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    sizes = torch.arange(B + 1, dtype=torch.int32) * N
+    packed = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
+    return varlen_attn(*packed, sizes, sizes, N, N).unflatten(0, (B, N)).transpose(1, 2)
+
+
+def flash_kernel(query, key, value, cu_seq_q, cu_seq_k, *_, **__):
+    """What torch's `varlen_attn` calls, which is there on a GPU only."""
+    parts = []
+    for start, stop in itertools.pairwise(cu_seq_q.tolist()):
+        part = (x[start:stop].transpose(0, 1) for x in (query, key, value))
+        parts.append(F.scaled_dot_product_attention(*part).transpose(0, 1))
+    nothing = query.new_zeros(0)
+    return torch.cat(parts), nothing, nothing, nothing, nothing
+
+
 def transformers(name: str):
     def attends(module, q, k, v):
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -92,6 +112,33 @@ class TorchLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.inner(x, x, x)[0]
+
+
+class SlowLayer(TorchLayer):
+    """The same where the layer does not take its fast path: queries and keys are two tensors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x, x.clone(), x.clone())[0]
+
+
+class LongLayer(nn.Module):
+    """The same through the attention of Longformer, whose window is as long as the input with its padding."""
+
+    WIDE = 16
+
+    def __init__(self) -> None:
+        from transformers import LongformerConfig
+        from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
+
+        super().__init__()
+        config = LongformerConfig(hidden_size=M, num_attention_heads=H, attention_window=[self.WIDE])
+        self.inner, self.out = LongformerSelfAttention(config, 0), nn.Linear(M, M)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = (torch.arange(self.WIDE) >= N).expand(B, -1)
+        mask = padding * torch.finfo(x.dtype).min
+        states = F.pad(x, (0, 0, 0, self.WIDE - N))
+        return self.out(self.inner(states, mask, padding, torch.zeros_like(padding), False)[0][:, :N])
 
 
 class OurLayer(nn.Module):
@@ -118,7 +165,10 @@ SITES = {
     "xformers": xformers,
     "transformers sdpa": transformers("sdpa"),
     "transformers eager": transformers("eager"),
+    "varlen": varlen,
+    "Longformer": LongLayer,
     "nn.MultiheadAttention": TorchLayer,
+    "nn.MultiheadAttention, no fast path": SlowLayer,
     "hs.nn.MultiheadAttention": OurLayer,
 }
 
@@ -133,6 +183,12 @@ def build(name: str) -> nn.Module:
             model.inner.in_proj_weight.copy_(qkv.weight)
             model.inner.in_proj_bias.copy_(qkv.bias)
             model.inner.out_proj.load_state_dict(out.state_dict())
+        elif isinstance(model, LongLayer):
+            for part, weight, bias in zip(
+                ("query", "key", "value"), *(x.chunk(3) for x in (qkv.weight, qkv.bias)), strict=True
+            ):
+                getattr(model.inner, part).load_state_dict({"weight": weight, "bias": bias})
+            model.out.load_state_dict(out.state_dict())
         elif isinstance(model, OurLayer):
             theirs = nn.MultiheadAttention(M, H, batch_first=True)
             theirs.in_proj_weight.copy_(qkv.weight)

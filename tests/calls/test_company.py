@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import headscope as hs
 from headscope.calls import blocks, sites
 from headscope.calls.blocks import Output
+from headscope.calls.modules import Running
 from headscope.calls.sites.sdpa import ScaledDotProductAttention
 from headscope.errors import LookError, ModelError, NothingRecorded
 from tests.calls.models import Attends, H, M, build, by_hand, sdpa
@@ -220,7 +221,9 @@ def test_a_transform_of_functions_is_named():
 
 
 def test_values_of_a_call_that_cannot_be_read():
-    output = Output(3, "blocks.3.attention", torch.ones(1, 2, 3, 5), lambda: None)
+    running = Running("blocks.3.attention", nn.Identity(), (), {}, {})
+    output = Output(3, running.name, torch.ones(1, 2, 3, 5), lambda: None, running)
+    assert output.sequences() is None
     with pytest.raises(ModelError, match="the values that went into layer 3 .'blocks.3.attention'. cannot be read"):
         output.v  # noqa: B018
 

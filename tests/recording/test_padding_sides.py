@@ -34,10 +34,13 @@ def row(words, side):
     return line, real, [max(i - before, 0) for i in range(WIDE)]
 
 
-def run(kind, lines, mask, positions):
-    """The recording of a batch, with its words."""
+def run(kind, lines, mask, positions, without=()):
+    """The recording of a batch, with its words; with heads to take out by their mean, what the model returns."""
     model = build(kind)[0].double()
     ids = torch.tensor([[IDS[word] for word in line] for line in lines])
+    if without:
+        with torch.no_grad(), hs.ablate(model, without, "mean"):
+            return model(input_ids=ids, attention_mask=mask, position_ids=torch.tensor(positions))[0]
     with torch.no_grad(), hs.record(model) as recording:
         model(input_ids=ids, attention_mask=mask, position_ids=torch.tensor(positions))
     for item, line in enumerate(lines):
@@ -45,7 +48,7 @@ def run(kind, lines, mask, positions):
     return recording
 
 
-def arranged(kind, how, texts):
+def arranged(kind, how, texts, without=()):
     """A recording of texts, and for each of them its item and its places there."""
     if how == "packed":
         line = [word for text in texts for word in text]
@@ -56,14 +59,14 @@ def arranged(kind, how, texts):
             block = torch.ones(len(place), len(place), dtype=torch.bool)
             allowed[0, 0, place[:, None], place] = block if kind == "bert" else block.tril()
         positions = [[i for text in texts for i in range(len(text))]]
-        return run(kind, [line], allowed, positions), [(0, place) for place in places]
+        return run(kind, [line], allowed, positions, without), [(0, place) for place in places]
     if how == "alone":
         (text,) = texts
         mask = torch.ones(1, len(text), dtype=torch.long)
-        return run(kind, [text], mask, [list(range(len(text)))]), [(0, torch.arange(len(text)))]
+        return run(kind, [text], mask, [list(range(len(text)))], without), [(0, torch.arange(len(text)))]
     rows = [row(text, how) for text in texts]
     mask = torch.tensor([real for _, real, _ in rows]).long()
-    found = run(kind, [line for line, _, _ in rows], mask, [positions for _, _, positions in rows])
+    found = run(kind, [line for line, _, _ in rows], mask, [positions for _, _, positions in rows], without)
     return found, [(item, torch.tensor(real).nonzero()[:, 0]) for item, (_, real, _) in enumerate(rows)]
 
 
@@ -183,3 +186,14 @@ def test_rollout_of_packed_texts_that_differ(kind):
     for text, (item, place) in zip(WORDS, where, strict=True):
         expected = arranged(kind, "alone", [text])[0].rollout()
         torch.testing.assert_close(found.rollout(item=item)[place][:, place], expected, **NEAR)
+
+
+@pytest.mark.parametrize("how", BATCHES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_model_returns_without_heads_but_for_their_mean(kind, how):
+    """The mean is over the positions of each text: neither padding nor another text of the item is in it."""
+    without = [(0, 1), (1, 0)]
+    found, where = arranged(kind, how, WORDS, without)
+    for text, (item, place) in zip(WORDS, where, strict=True):
+        expected, _ = arranged(kind, "alone", [text], without)
+        torch.testing.assert_close(found[item, place], expected[0], **NEAR)

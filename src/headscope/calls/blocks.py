@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from headscope.attention.masks.tensors import Reader
 from headscope.calls.call import Call
+from headscope.calls.kinds import kind_of
 from headscope.calls.modules import Running, Stack
 from headscope.compat.torch import in_backward, in_transform, own_computation
 from headscope.errors import HeadscopeError, ModelError
+from headscope.look.sequences import Sequences, found
 
 # Reads a call with a reader of masks, and how many heads the calling module says it has; None: it is no attention.
 Read = Callable[[Reader, int | None], Call | None]
@@ -38,12 +40,25 @@ class Output:
         name: its path.
         values: `(b, h, q, e)`.
         call: reads the call that made them; None where that cannot be read.
+        running: the calling module.
     """
 
     layer: int
     name: str
     values: Tensor
     call: Callable[[], Call | None]
+    running: Running
+
+    def sequences(self) -> list[Sequences] | None:
+        """Which queries of each item count, and which sequence each belongs to; None where the call cannot be read."""
+        with own_computation():
+            call = self.call()
+        if call is None:
+            return None
+        queries, keys = call.q.shape[2], call.k.shape[2]
+        own = kind_of(self.running, call) != "cross" and queries <= keys
+        items = [None] * len(self.values) if call.runs is None else [call.runs.item(i) for i in range(len(self.values))]
+        return [found(runs, queries, keys, own, None, None, None) for runs in items]
 
     @property
     def v(self) -> Tensor:
@@ -236,7 +251,7 @@ def edited(values: Tensor, read: Read) -> Tensor:
             call = functools.partial(made, block, running.module, read)
             # What an edit computes is not the model's, and neither captured nor edited.
             with own_computation(), suppressed():
-                new = block.edit(Output(block.number(running.name), running.name, values, call))
+                new = block.edit(Output(block.number(running.name), running.name, values, call, running))
             values = values if new is None else new
     return values
 

@@ -19,9 +19,9 @@ def ablate(model: nn.Module | object, heads: Heads, how: str | Recording = "zero
 
     Args:
         heads: pairs (layer, head).
-        how: "zero" puts zeros in the place of a head's output; "mean" its mean over the positions of each batch item,
+        how: "zero" puts zeros in the place of a head's output; "mean" its mean over the positions of each sequence,
             which takes away what it says about positions but not what it always says; a `Recording` the mean of the
-            head's output over all positions and items recorded there.
+            head's output over all positions and items recorded there. Padding counts in neither mean.
 
     Raises:
         LookError: a head or a layer that does not exist; no heads; `how` means nothing.
@@ -45,20 +45,41 @@ def ablate(model: nn.Module | object, heads: Heads, how: str | Recording = "zero
     if isinstance(how, Recording):
         for layer, head in ((layer, head) for layer, some in numbers.items() for head in some):
             # The first look also says when the recording does not have the head.
-            means = [how[layer, head].values().mean(0)]
+            there = [how[layer, head]]
             items = next(one.items for one in how.layers if one.number == layer)
-            means += [how[layer, head, item].values().mean(0) for item in range(1, items)]
-            reference[layer, head] = torch.stack(means).mean(0)
+            there += [how[layer, head, item] for item in range(1, items)]
+            reference[layer, head] = torch.cat([one.values()[one.sequences.rows] for one in there]).mean(0)
 
     def edit(output: Output) -> Tensor:
         which = chosen("ablate", output, numbers[output.layer])
         if how == "zero":
             return output.values.index_fill(1, which, 0.0)
         if how == "mean":
-            new = output.values[:, which].mean(2, keepdim=True).expand(-1, -1, output.values.shape[2], -1)
+            new = means(output, which)
         else:
             new = torch.stack([reference[output.layer, head] for head in numbers[output.layer]]).to(output.values)
             new = new[None, :, None].expand(len(output.values), -1, output.values.shape[2], -1)
         return output.values.index_copy(1, which, new)
 
     return Editor("ablate", model, edit, numbers)
+
+
+def means(output: Output, which: Tensor) -> Tensor:
+    """The mean of chosen heads over each sequence of each item, at all of its positions; what is padding stays.
+
+    Shapes:
+        which `(n,)` → `(b, n, q, e)`.
+    """
+    values, sequences = output.values[:, which], output.sequences()
+    if sequences is None:
+        return values.mean(2, keepdim=True).expand_as(values)
+    found = []
+    for item, one in zip(values, sequences, strict=True):
+        rows, numbers = one.rows.to(values.device), one.row_numbers.to(values.device)
+        if not len(rows):
+            found.append(item)
+            continue
+        sums = item.new_zeros(len(item), int(numbers.max()) + 1, item.shape[2]).index_add(1, numbers, item[:, rows])
+        each = sums / torch.bincount(numbers).clamp(min=1)[:, None]
+        found.append(item.index_copy(1, rows, each[:, numbers]))
+    return torch.stack(found) if found else values

@@ -35,6 +35,10 @@ class Runs(NamedTuple):
         """The same runs on another device."""
         return self if device is None else Runs(self.start.to(device), self.stop.to(device))
 
+    def item(self, number: int) -> Runs:
+        """The runs of one batch item."""
+        return self if len(self.start) == 1 else Runs(self.start[number : number + 1], self.stop[number : number + 1])
+
     def counts(self) -> Int32[Tensor, "b h q"]:
         """How many keys every query may see."""
         return (self.stop - self.start).sum(-1, dtype=torch.int32)
