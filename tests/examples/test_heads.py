@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import headscope as hs
-from examples import induction, known_heads
+from examples import find_repeats, induction, known_heads
 from headscope.hf import models
 
 
@@ -72,3 +72,10 @@ def test_nothing_is_known_of_another_model(capsys, monkeypatch):
     assert known_heads.main("tiny") == []
     assert "nothing is known of a model of this kind" in capsys.readouterr().out
     assert isinstance(hs.Recording(), hs.Recording)
+
+
+def test_what_finds_repeats_reads_a_long_text(tmp_path):
+    recording = find_repeats.main(steps=1, to=str(tmp_path / "out"), most=700)
+    head = hs.load(tmp_path / "out" / "python-topics")[1, 0]
+    assert (len(head.q), recording.numbers) == (700, [1])
+    assert "".join(head.keys.labels).startswith("assert\n\nThe")

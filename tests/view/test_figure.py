@@ -11,7 +11,7 @@ import torch
 from headscope import Axis, Head, causal
 from headscope.errors import LookError, MissingExtra
 from headscope.recording.recording import Recording
-from headscope.view.figure import figure
+from headscope.view.figure import figure, windowed
 from tests.view.samples import layer, recording, words
 
 pytest.importorskip("matplotlib")
@@ -233,3 +233,24 @@ def test_rows_that_have_no_picture():
         figure(Head(torch.randn(3, 4), torch.randn(3, 4), queries=words(3)), query=1)
     with pytest.raises(LookError, match="figure: a row is of one head; give its layer and head"):
         figure(recording(), query=1)
+
+
+def test_a_window_of_a_long_head():
+    made = torch.Generator().manual_seed(0)
+    n = 5003
+    q, k = torch.randn(2, n, 7, generator=made)
+    axis = Axis.tokens([f"w{i}" for i in range(n)])
+    head = Head(q, k, mask=causal(), queries=axis)
+    window = slice(4900, 4911), slice(4890, 4907)
+    part = windowed(head, None, None, window)
+    assert (part.queries.labels[0], part.keys.labels[-1]) == ("w4900", "w4906")
+    torch.testing.assert_close(part.weights(), head.weights(*window), atol=1e-6, rtol=0)
+    image = io.BytesIO()
+    figure(head, window=window).savefig(image, format="svg")
+    assert "w4906" in image.getvalue().decode()
+    recording = Recording([layer(q=11, k=11)], "model")
+    assert figure(recording, 0, 0, window=(slice(2, 7), slice(0, 5)))
+    with pytest.raises(LookError, match="a window is of one head; give its layer and head"):
+        figure(recording, window=window)
+    with pytest.raises(LookError, match="has 0 queries and 17 keys of 5003 x 5003; give two slices"):
+        figure(head, window=(slice(9000, 9001), window[1]))

@@ -29,6 +29,7 @@ def figure(
     *,
     heads: Sequence[tuple[int, int]] | None = None,
     query: int | None = None,
+    window: tuple[slice, slice] | None = None,
     kind: str = "map",
     width: float | str | None = None,
 ) -> Figure:
@@ -42,13 +43,14 @@ def figure(
         layer, head: which head of a recording; without them all heads, with a layer alone all heads of that layer.
         heads: several heads by layer and head, beside each other on one scale.
         query: one row of the head as a grid over the picture that the keys are patches of.
+        window: which queries and which keys of one head are drawn, of a head of any length.
         kind: "map", or for one head of a short text "arcs" over the text.
         width: inches, or "column" (3.3) or "page" (6.9) of a paper; as the content asks for unless given.
 
     Raises:
         MissingExtra: matplotlib is not installed.
-        LookError: a head or query that does not exist, or a head without its layer; arcs of many tokens or of many
-            heads; a row of keys that are no patches; an unknown kind or width.
+        LookError: a head, query or window that does not exist, or a head without its layer; arcs of many tokens or of
+            many heads; a row of keys that are no patches; an unknown kind or width.
 
     Example:
         >>> import io, torch
@@ -68,6 +70,9 @@ def figure(
     wide = inches(width)
     if kind not in ("map", "arcs"):
         raise LookError(f"figure: kind={kind!r}; give 'map' or 'arcs'.")
+    if window is not None:
+        x = windowed(x, layer, head, window)
+        layer = head = None
     subject = Subject("figure", x, findings=layer is not None or isinstance(x, Head))
     if layer is None and head is not None:
         raise LookError(f"figure: head {head} of which layer? Give both: hs.figure(recording, layer, head).")
@@ -90,6 +95,26 @@ def figure(
         return drawn
     places = range(len(subject.layers)) if layer is None else [subject.place_of_layer(layer)]
     return of_all(subject, list(places), wide)
+
+
+def windowed(x: Recording | Head, layer: int | None, head: int | None, window: tuple[slice, slice]) -> Head:
+    """The weights of some queries and keys of one head, as a head of their own.
+
+    Raises:
+        LookError: no head was named, or the window has no queries or no keys.
+    """
+    if not isinstance(x, Head):
+        if layer is None or head is None:
+            raise LookError("figure: a window is of one head; give its layer and head: hs.figure(x, 3, 1, window=...).")
+        x = x[layer, head]
+    queries, keys = (range(n)[part] for n, part in zip((len(x.q), len(x.k)), window, strict=True))
+    if not queries or not keys:
+        raise LookError(
+            f"figure: window={window} has {len(queries)} queries and {len(keys)} keys of {len(x.q)} x {len(x.k)}; give "
+            "two slices, as in window=(slice(900, 964), slice(0, 64))."
+        )
+    weights = x.weights(window[0], window[1])
+    return Head.from_weights(weights, queries=x.queries.select(queries), keys=x.keys.select(keys), sinks=True)
 
 
 def of_one(subject: Subject, at: int, row: int, kind: str, width: float | None, query: int | None = None) -> Figure:

@@ -148,7 +148,8 @@ def check_size(what: str, number: int | str, layer: Layer) -> None:
     if q * k > MOST_WEIGHTS:
         raise LookError(
             f"{what}: layer {number} has {q} x {k} weights in each head and one page holds 4096 x 4096; record fewer "
-            f"queries, for example hs.record(model, queries=range({min(q, MOST_WEIGHTS // k)}))."
+            f"queries, for example hs.record(model, queries=range({min(q, MOST_WEIGHTS // k)})), or look at all of it "
+            "as a map: hs.serve(recording), or headscope serve DIR."
         )
 
 
