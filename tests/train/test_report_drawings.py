@@ -7,6 +7,7 @@ import torch
 from headscope.look.axis import Axis
 from headscope.look.head import Head
 from headscope.train.report_drawings import arcs, curves_html, written
+from headscope.train.report_figures import curve
 
 
 def test_each_written_token_is_joined_to_what_was_read_for_it():
@@ -32,3 +33,11 @@ def test_one_line_for_each_head_and_the_largest_are_named():
     assert "previous: at the end 1.1 1.00, 1.0 0.00" in drawn
     assert "style=" not in drawn  # which the page's own policy forbids
     assert curves_html(rows, ()) == curves_html([], ("previous",)) == ""
+
+
+def test_the_curve_names_what_it_draws():
+    history = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}, {"step": 2, "eval_cross_entropy": 1.1}]
+    assert ">loss of training</text>" in curve(history)
+    drawn = curve([*history, {"step": 3, "eval_cross_entropy": 1.0}])
+    assert ">loss of training (blue) and evaluation</text>" in drawn
+    assert drawn.count("<polyline") == 2

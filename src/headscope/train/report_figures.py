@@ -41,12 +41,14 @@ def curve(history: Sequence[Mapping[str, Any]]) -> str:
         return f"{30 + width * point[0] / last:.1f},{6 + height * (1 - point[1] / top):.1f}"
 
     lines = f'<polyline points="{" ".join(map(place, train))}"/>'
+    caption = "loss of training"
     if len(held) > 1:
+        caption += " (blue) and evaluation"
         lines += f'<polyline class="held" points="{" ".join(map(place, held))}"/>'
     x, y = 30 + width, 6 + height
     return (
         f'<svg class="curve" viewBox="0 0 {CURVE[0]} {CURVE[1]}" role="img" aria-label="Loss over the steps: from '
         f'{train[0][1]:.2f} to {train[-1][1]:.2f}"><line x1="30" y1="{y}" x2="{x}" y2="{y}"/>{lines}'
-        f'<text x="0" y="12">{top:.2f}</text><text x="0" y="{y}">0</text><text x="30" y="{y + 14}">loss of training '
-        f'(blue) and evaluation</text><text x="{x}" y="{y + 14}" text-anchor="end">step {last}</text></svg>'
+        f'<text x="0" y="12">{top:.2f}</text><text x="0" y="{y}">0</text><text x="30" y="{y + 14}">{caption}</text>'
+        f'<text x="{x}" y="{y + 14}" text-anchor="end">step {last}</text></svg>'
     )
