@@ -278,3 +278,24 @@ def test_a_learned_bias_that_is_zero_has_a_gradient():
     assert found["sdpa"]
     for mine, other in zip(found["headscope"], found["sdpa"], strict=True):
         torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("additive", [False, True])
+@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (2, 1, 5, 1), (1, 3, 1, 7), (2, 1, 5, 9)])
+def test_a_mask_of_one_column_is_for_all_keys_and_of_more_is_cut(shape, additive):
+    made = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n, 4, generator=made) for n in (5, 7, 7))
+    allowed = torch.rand(shape, generator=made) > 0.4
+    mask = torch.randn(shape, generator=made) if additive else allowed
+    cut = mask[..., :7]
+    want = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=cut)
+    if not additive:
+        want = want.masked_fill(~cut.any(-1, keepdim=True), 0.0)
+    found = attention(torch.nn.Module(), q, k, v, mask)[0].transpose(1, 2)
+    torch.testing.assert_close(found, want)
+
+
+def test_a_mask_for_fewer_keys_is_named():
+    q, k = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 7, 4)
+    with pytest.raises(MaskError, match=r"the mask is \(2, 1, 5, 6\) and there are 7 keys"):
+        attention(torch.nn.Module(), q, k, k, torch.ones(2, 1, 5, 6, dtype=torch.bool))

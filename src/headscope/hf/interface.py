@@ -72,6 +72,7 @@ def attention(
 
     Raises:
         BackendRefused: continuous batching, whose keys are scattered over pages; sinks that differ between queries.
+        MaskError: a mask for fewer keys than there are.
     """
     refuse(others)
     if query.shape[0] != key.shape[0]:
@@ -83,9 +84,7 @@ def attention(
     if isinstance(attention_mask, LazyMask) and attention_mask.keys == room:
         who = attention_mask.mask
     elif attention_mask is not None:
-        who, bias = from_tensor(
-            attention_mask if attention_mask.shape[-1] == room else attention_mask[..., :room], room
-        )
+        who, bias = from_tensor(for_keys(attention_mask, room), room)
     elif queries > 1 and causal_alone(module, is_causal):
         # Without a mask, causality is counted from the first key, as in SDPA: later keys are room for what is to come.
         key, value = key[:, :, :queries], value[:, :, :queries]
@@ -125,6 +124,25 @@ def causal_alone(module: torch.nn.Module, is_causal: bool | None) -> bool:
     if config is not None and adds_masks(type(config)):
         return False
     return bool(is_causal if is_causal is not None else getattr(module, "is_causal", True))
+
+
+def for_keys(mask: Tensor, keys: int) -> Tensor:
+    """A mask for so many keys: cut where it is for more, and one column for all keys repeated, as torch repeats it.
+
+    Raises:
+        MaskError: a mask for fewer keys than there are.
+    """
+    columns = mask.shape[-1]
+    if columns == keys:
+        return mask
+    if columns == 1:
+        return mask.expand(*mask.shape[:-1], keys)
+    if columns < keys:
+        raise MaskError(
+            f'attn_implementation="headscope": the mask is {tuple(mask.shape)} and there are {keys} keys; '
+            "give a column for each key, or one for all."
+        )
+    return mask[..., :keys]
 
 
 def from_tensor(tensor: Tensor, keys: int) -> tuple[Mask | None, Bias | None]:
