@@ -14,6 +14,7 @@ DOCS = Path(__file__).parent
 PAGES = sorted((DOCS / "lesson").glob("[0-9]*.md"))
 FOLDER = DOCS / "notebooks"
 PART = re.compile(r"^```(?P<language>python|text)\n(?P<content>.*?)^```\n", re.MULTILINE | re.DOTALL)
+FRONT = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
 PICTURE = re.compile(r"^!\[[^\]]*\]\((?P<file>[\w-]+\.png)\)\n", re.MULTILINE)
 FRAME = re.compile(r'^<iframe src="(?P<file>[\w-]+\.html)".*?</iframe>\n', re.MULTILINE)
 BETWEEN = re.compile(r"\]\((?P<page>[0-9][\w-]*)\.md\)")
@@ -25,7 +26,7 @@ ABOVE = (
 
 def notebook(page: Path) -> dict[str, Any]:
     """A page as a notebook."""
-    text = page.read_text(encoding="utf-8")
+    text = FRONT.sub("", page.read_text(encoding="utf-8"))
     cells: list[dict[str, Any]] = []
     at = 0
     for part in PART.finditer(text):

@@ -22,6 +22,7 @@ MODULES = {"hf", "look", "nn", "train"}  # public names that are packages of the
 def text() -> str:
     """The page in Markdown."""
     parts = [
+        "---\nsearch:\n  boost: 0.2\n---\n",  # a page that explains a word comes before all that have it in a name
         "# Reference\n",
         "Generated from the docstrings. Shapes are written with the letters of `headscope/shapes.py`.\n",
     ]

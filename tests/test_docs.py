@@ -5,10 +5,13 @@ block right below such a block is its output; `...` in it stands for anything.
 """
 
 import doctest
-import json
+import functools
+import http.server
 import re
 import subprocess
 import sys
+import threading
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -86,21 +89,62 @@ def test_long_pages_are_pages():
     assert {page.stem for page in PAGES} >= LONG
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_site_builds_and_its_search_finds_what_users_look_for(tmp_path):
-    """Strict: a broken link or a name without documentation ends the build."""
+def test_docstrings_become_what_the_reader_of_the_reference_knows():
+    import runpy
+
+    readable = runpy.run_path(str(DOCS / "reference_docstrings.py"))["readable"]
+    text = "Do.\n\nArgs:\n    a, b: two\n        lines.\n    c: one.\n\nExample:\n    >>> 1\n    1"
+    each = "Args:\n    a: two\n        lines.\n    b: two\n        lines.\n    c: one.\n\n"
+    assert readable(text) == f"Do.\n\n{each}Examples:\n    >>> 1\n    1"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built strictly: a broken link, code that fails or a name without documentation ends the build."""
     pytest.importorskip("mkdocs", reason="the site is built with the extra [docs]")
-    root = DOCS.parent
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=880, check=False)
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)]
+    done = subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True, timeout=1700, check=False)
     assert done.returncode == 0, done.stderr[-5000:]
-    entries = json.loads((tmp_path / "site/search/search_index.json").read_text(encoding="utf-8"))["docs"]
-    for word, page in (
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_site_has_the_pictures_formulas_and_shared_files_of_its_pages(site):
+    assert (site / "lesson/it.png").stat().st_size > 10_000
+    assert "<math" in (site / "lesson/1-self-attention.html").read_text(encoding="utf-8")
+    assert "it.zip" in (site / "howto/share.html").read_text(encoding="utf-8")
+    assert "Who was too tired?" in (site / "gallery/it.html").read_text(encoding="utf-8")
+    assert zipfile.is_zipfile(site / "gallery/it.zip")
+    reference = (site / "reference.html").read_text(encoding="utf-8")
+    assert "&gt;&gt;&gt;" not in re.sub(r"<code>.*?</code>", "", reference, flags=re.DOTALL), "examples are code"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("word", "page"),
+    [
         ("mask", "lesson/4-masks-and-positions.html"), ("NaN", "howto/errors.html"),
         ("output_attentions", "howto/coming-from.html"), ("out of memory", "howto/errors.html"),
-    ):  # fmt: skip
-        found = [one["location"] for one in entries if word.lower() in (one["title"] + one["text"]).lower()]
-        assert any(location.startswith(page) for location in found), (word, found)
-    assert (tmp_path / "site/lesson/it.png").stat().st_size > 10_000
-    assert "<math" in (tmp_path / "site/lesson/1-self-attention.html").read_text(encoding="utf-8")
+    ],
+)  # fmt: skip
+def test_the_search_leads_to_the_right_page(site, browser, word, page):
+    """Typed into the site's own search; the first result explains the word. Nothing is asked of a network."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tab, here = browser.new_page(), f"http://127.0.0.1:{server.server_port}/"
+        asked = []
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(f"{here}index.html")
+        tab.click("input.md-search__input")
+        tab.fill("input.md-search__input", word)
+        tab.keyboard.type(" ")
+        first = tab.wait_for_selector("a.md-search-result__link", timeout=60_000)
+        assert first.get_attribute("href").removeprefix(here).partition("#")[0].partition("?")[0] == page
+        assert [url for url in asked if not url.startswith((here, "blob:", "data:"))] == []
+        tab.close()
+        server.shutdown()

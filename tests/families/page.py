@@ -26,8 +26,8 @@ INTRODUCTION = """# Families
 
 Every architecture in transformers {transformers}, as a tiny random model that is built from its configuration alone and
 runs on inputs that are made for it, on torch {torch}. `python -m tests.families` writes this page; what some
-architectures need beyond rules stands in [special_configs.py](../tests/families/special_configs.py) and
-[special_inputs.py](../tests/families/special_inputs.py).
+architectures need beyond rules stands in `tests/families/special_configs.py` and
+`tests/families/special_inputs.py`.
 
 Of {all} architectures, {able} can be built, support sdpa and have attention.
 **{recorded} of them ({share:.1%}) are recorded**, {part} of these beside modules whose attention is no softmax of

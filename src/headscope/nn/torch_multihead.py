@@ -30,9 +30,7 @@ class TorchMultiheadAttention(nn.MultiheadAttention):
     `hs.nn.MultiheadAttention` is the layer for new models: it has masks by name, grouped queries, rotary positions and
     a cache.
 
-    Args:
-        embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype: as in
-            `nn.MultiheadAttention`.
+    The arguments are those of `nn.MultiheadAttention`.
 
     Shapes:
         query `(b, q, embed_dim)`, key `(b, k, kdim)`, value `(b, k, vdim)` with `batch_first=True`, batch second
@@ -40,8 +38,8 @@ class TorchMultiheadAttention(nn.MultiheadAttention):
         averaging.
 
     Raises:
-        ShapeError: inputs of other widths, batches or lengths. MaskError: a mask of another shape or kind, or
-        `is_causal` without the mask that torch needs beside it.
+        ShapeError: inputs of other widths, batches or lengths.
+        MaskError: a mask of another shape or kind, or `is_causal` without the mask that torch needs beside it.
 
     Source: Vaswani et al. 2017, §3.2.2.
 

@@ -1,0 +1,163 @@
+"""Check a release that was built with `python -m build`: python docs/check_release.py dist [--tag v0.1.0]
+
+The versions agree, the wheel holds what it must and nothing else, and in a new environment, in an empty folder, it does
+what the README and the pages say, and its types are seen from outside.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# How-to pages that a newcomer would open first.
+PAGES = ("howto/recording.md", "howto/heads.md", "howto/long.md", "howto/transformers.md", "howto/share.md")
+BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+HUB = "sentence-transformers/all-MiniLM-L6-v2"
+NEEDED = (
+    "headscope/py.typed", "headscope/view/assets/page.html", "headscope/server/assets/map.html",
+    "headscope/lesson/assets/lesson.css", "headscope/benchmarks/attend.py",
+)  # fmt: skip
+IN_SOURCES = ("tests/conftest.py", "docs/index.md", "constraints.txt", "README.md", "LICENSE", "examples/induction.py")
+# A program of somebody else, of which every line is wrong where the types of the package are not seen.
+TYPED = """
+import torch
+import headscope as hs
+
+x: torch.Tensor = hs.attend(torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4), mask=hs.causal())
+layer: hs.nn.MultiheadAttention = hs.nn.MultiheadAttention(8, 2)
+with hs.record(layer) as recording:
+    layer(torch.ones(1, 2, 8))
+head: hs.Head = recording[0, 1]
+weights: torch.Tensor = head.weights()
+"""
+WRONG = TYPED + "number: int = head.weights()\n"
+
+
+def problems_of_versions(version: str, tag: str | None) -> Iterator[str]:
+    """What says another version than pyproject.toml."""
+    citation = re.search(r"^version: (\S+)", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    if citation is None or citation[1] != version:
+        yield f"CITATION.cff says {citation and citation[1]}, pyproject.toml {version}"
+    heading = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    if heading is None or heading[1] != version:
+        yield f"the newest heading of CHANGELOG.md is {heading and heading[1]}, and the version is {version}"
+    if tag is not None and tag != f"v{version}":
+        yield f"the tag is {tag}, and the version is {version}: it must be v{version}"
+
+
+def problems_of_files(wheel: Path, sdist: Path) -> Iterator[str]:
+    """What is missing in the built files, or does not belong there."""
+    with zipfile.ZipFile(wheel) as packed:
+        names = set(packed.namelist())
+    yield from (f"{wheel.name}: {name} is missing" for name in NEEDED if name not in names)
+    info = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info/"
+    foreign = sorted(name for name in names if not name.startswith(("headscope/", info)))
+    yield from (f"{wheel.name}: {name} does not belong there" for name in foreign)
+    if not any(name.startswith(info) and name.endswith("LICENSE") for name in names):
+        yield f"{wheel.name}: the licence is missing"
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    yield from (f"{sdist.name}: {name} is missing" for name in IN_SOURCES if name not in inside)
+
+
+class Elsewhere:
+    """A new environment in an empty folder, with the wheel installed and nothing of the source tree in reach."""
+
+    def __init__(self, folder: Path, wheel: Path) -> None:
+        self.here, self.bin = folder / "here", folder / "venv" / "bin"
+        self.here.mkdir()
+        venv.create(folder / "venv", with_pip=True, symlinks=True)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+        self.environment = kept | {"PATH": f"{self.bin}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
+        self.run("pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), f"{wheel}[demo,plot,serve]", "mypy")
+
+    def run(self, *command: str, fails: bool = False) -> str:
+        """What a command prints; SystemExit where it does not end as expected."""
+        done = subprocess.run(command, cwd=self.here, env=self.environment, capture_output=True, text=True, check=False)
+        if (done.returncode != 0) != fails:
+            ended = f"{' '.join(command)[:300]}\nended with {done.returncode}"
+            raise SystemExit(f"{ended}\n{(done.stdout + done.stderr)[-3000:]}")
+        return str(done.stdout)
+
+    def read(self, page: str) -> int:
+        """Run a page from top to bottom: Python in one program, commands of headscope one after the other."""
+        text = (ROOT / page).read_text(encoding="utf-8").replace(f'"{HUB}"', repr(self.packaged()))
+        blocks = BLOCK.findall(text)
+        first = next((code for language, code in blocks if language == "python"), None)
+        ran = 0
+        for language, code in blocks:
+            lines = [line for line in code.splitlines() if line.startswith("headscope ") and runs_here(line)]
+            for line in lines if language == "bash" else ():
+                self.run("bash", "-c", line)
+                ran += 1
+            if language == "python" and code is first:
+                self.run("python", "-c", "\n".join(code for language, code in blocks if language == "python"))
+                ran += 1
+        return ran
+
+    def packaged(self) -> str:
+        """The folder of the packaged model, which stands for the one of that name on the Hub."""
+        code = "from headscope.hf.models import packaged; print(packaged())"
+        return self.run("python", "-c", code).strip()
+
+
+def runs_here(line: str) -> bool:
+    """Whether a command asks for nothing of the reader's own: files, other models, or a server that stays."""
+    mine = (".wav", ".jpg", ".png ", ".csv", ".txt", "--model", "serve", "finetune", "...", "DIR", "torchrun")
+    return not any(word in line for word in mine)
+
+
+def types_are_seen(place: Elsewhere) -> None:
+    """A program of somebody else passes the checkers, and one with a mistake does not: the types are really seen."""
+    for name, program in (("typed.py", TYPED), ("wrong.py", WRONG)):
+        (place.here / name).write_text(program, encoding="utf-8")
+    checkers: list[tuple[str, ...]] = [("mypy", "--strict")]
+    if shutil.which("pyright"):
+        checkers.append(("pyright", "--pythonpath", str(place.bin / "python")))
+    for checker in checkers:
+        place.run(*checker, "typed.py")
+        place.run(*checker, "wrong.py", fails=True)
+        print(f"types: {checker[0]} sees them")
+
+
+def main() -> None:
+    """Check the files in a folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tag", default=tag_here(), help="of the commit; asked of git unless given")
+    given = parser.parse_args()
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    wheel = (given.folder / f"headscope-{version}-py3-none-any.whl").resolve()
+    sdist = wheel.with_name(f"headscope-{version}.tar.gz")
+    wrong = [f"{path} is missing" for path in (wheel, sdist) if not path.is_file()]
+    wrong = wrong or [*problems_of_versions(version, given.tag), *problems_of_files(wheel, sdist)]
+    if wrong:
+        sys.exit("\n".join(wrong))
+    print(f"versions and files: {version}")
+    with tempfile.TemporaryDirectory(prefix="headscope-release-") as folder:
+        place = Elsewhere(Path(folder), wheel)
+        print("installed")
+        types_are_seen(place)
+        for page in ("README.md", *(f"docs/{page}" for page in PAGES)):
+            print(f"{page}: {place.read(page)} programs and commands")
+
+
+def tag_here() -> str | None:
+    """The tag of the commit that is checked out, if it has one that names a version."""
+    command = ["git", "tag", "--points-at", "HEAD", "v*"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.split()[0] if done.stdout.split() else None
+
+
+if __name__ == "__main__":
+    main()
