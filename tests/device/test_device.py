@@ -1,11 +1,13 @@
 """On another device everything is as on the CPU: `pytest tests/device --device cuda` on a GPU, else on a second device
 that is made for the tests (`second_device.py`)."""
 
+import contextlib
+
 import pytest
 import torch
 
 import headscope as hs
-from tests.device import cases
+from tests.device import cases, second_device
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -91,3 +93,56 @@ def test_what_is_written(tmp_path, device):
 def test_a_folder_while_recording(tmp_path, device):
     mine, theirs = (cases.recorded(name, to=tmp_path / name)[1, 3].weights() for name in (device, "cpu"))
     same(mine, theirs)
+
+
+@contextlib.contextmanager
+def no_waiting(device):
+    """A block in which Python may not ask the device for a number: a GPU would have to finish all its work first."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return
+    called, aten = second_device.called, torch.ops.aten
+
+    def watched(func, args, kwargs):
+        kind, mine = func.overloadpacket, isinstance(args[0] if args else None, second_device.Second)
+        leaves = kind is aten._to_copy and mine and torch.device(kwargs.get("device") or device).type == "cpu"
+        leaves = leaves or (kind is aten.copy_ and not mine)
+        assert not leaves, "numbers were copied from the device"
+        assert kind not in (aten._local_scalar_dense, aten.equal, aten.nonzero), f"{kind} waits for a number"
+        return called(func, args, kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(second_device, "called", watched)
+        patch.setattr(second_device.Second, "tolist", lambda x: pytest.fail("tolist waits for numbers"))
+        yield
+
+
+def test_a_recorded_call_waits_for_no_number(device):
+    model, x = cases.encoder(device), cases.states(device)
+    with torch.no_grad(), hs.record(model) as recording, no_waiting(device):
+        model(x)
+    assert len(recording.layers) == 2
+
+
+def test_a_mask_is_checked_once_and_waits_for_no_number_in_later_calls(device):
+    layer = hs.nn.MultiheadAttention(8, 2).to(device)
+    x = torch.ones(2, 5, 8, device=device)
+    on_device = hs.causal() & hs.padding(torch.tensor([3, 5]).to(device))
+    # Lengths on the device are compared with the number of keys, once for each mask and size.
+    on_device.runs(5, 5, x.device)
+    for mask in (hs.causal(), hs.causal() & hs.padding([3, 5]), hs.documents([2, 3]), on_device):
+        with torch.no_grad(), hs.record(layer) as recording, no_waiting(device):
+            layer(x, mask=mask)
+            layer(x, mask=mask)
+        assert len(recording.layers) == 2
+
+
+def test_waiting_is_noticed(device):
+    x = torch.ones(3, device=device)
+    for wait in (lambda: bool(x.any()), lambda: x.tolist(), lambda: x.sum().item(), lambda: x.to("cpu")):
+        with pytest.raises((AssertionError, pytest.fail.Exception, RuntimeError)), no_waiting(device):
+            wait()
