@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,27 @@ from headscope.recording.recording import Recording
 from timing import RESULTS, machine
 
 SIZE, HEADS, TILES = 64, 2, 40
+FRAMES = 180
+# Drag the map a few pixels with every frame, to and fro; returns the milliseconds from frame to frame.
+DRAG = """frames => new Promise((done) => {
+  const plane = document.querySelector("#plane-0");
+  const box = plane.getBoundingClientRect();
+  const [x, y] = [box.left + box.width / 2, box.top + box.height / 2];
+  const at = (by) => ({ pointerId: 1, bubbles: true, buttons: 1, clientX: x + by, clientY: y + by / 2 });
+  const send = (kind, by) => plane.dispatchEvent(new PointerEvent(kind, at(by)));
+  plane.setPointerCapture = () => {};
+  const times = [];
+  let last = performance.now();
+  send("pointerdown", 0);
+  const step = (now) => {
+    times.push(now - last);
+    last = now;
+    if (times.length > frames) { send("pointerup", 0); done(times.slice(1)); return; }
+    send("pointermove", 250 * Math.sin(times.length / 20));
+    requestAnimationFrame(step);
+  };
+  requestAnimationFrame(step);
+})"""
 
 
 def recorded(tokens: int, causal: bool, folder: Path) -> Path:
@@ -133,6 +155,36 @@ def idle_end() -> float:
     return time.perf_counter() - begun
 
 
+def panning(url: str) -> dict[str, Any]:
+    """Frames per second while the map is dragged in headless Chromium, and what one takes of the main thread."""
+    chromium = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
+    if chromium is None:
+        return {}
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        tab = browser.new_page(viewport={"width": 1440, "height": 900})
+        tab.goto(f"{url}#q=20000&k=18000&w=2")
+        tab.wait_for_selector("body[data-ready]", timeout=60_000)
+        session = tab.context.new_cdp_session(tab)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+        def busy() -> float:
+            found = session.send("Performance.getMetrics")["metrics"]
+            return float(next(one["value"] for one in found if one["name"] == "TaskDuration"))
+
+        before = busy()
+        frames = tab.evaluate(DRAG, FRAMES)
+        work = 1000 * (busy() - before) / FRAMES
+        browser.close()
+    rate = 1000 / median(frames)
+    return {
+        "panning, frames per second": f"{rate:.0f}, 95 % within {quantiles(frames, n=20)[-1]:.0f} ms",
+        "panning, ms of the main thread per frame": round(work, 1),
+    }
+
+
 def times(values: list[float]) -> str:
     """Median and 95th percentile."""
     return f"{median(values):.1f} ms, 95 % within {quantiles(values, n=20)[-1]:.1f} ms"
@@ -162,6 +214,7 @@ def main() -> None:
                 kind = "from q and k" if z < base else "from the cache"
                 rows[f"tile at zoom {z} ({kind})"] = times(served.tiles(z, top)) if 2 ** (top - z) > 1 else "one tile"
         rows["largest error against float64, of the largest weight"] = error(folder, served)
+        rows |= panning(served.url)
         rows["resident, MB"] = round(served.memory())
         rows["Ctrl-C to end, s"] = round(served.close(), 2)
         rows["Ctrl-C to the end of a Python with torch, s"] = round(idle_end(), 2)

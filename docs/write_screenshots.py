@@ -12,12 +12,16 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 import headscope as hs
 from headscope.hf import miniatures
 from headscope.recording.recording import Layer, Recording
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 FLAGS = ["--no-sandbox", "--disable-gpu"]
 SENTENCE = "The animal didn't cross the street because it was too tired."
@@ -133,17 +137,38 @@ def pages(folder: Path) -> dict[str, Callable[[], Path]]:
     }
 
 
+def shoot_map(browser: Browser, recording: Path, folder: Path) -> None:
+    """The first head of a recording in full, when its levels are exact, and one of its stripes."""
+    tab = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")
+    with hs.serve(recording) as served:
+        tab.goto(served.url)
+        tab.wait_for_selector("#progress-bar", state="hidden", timeout=3_600_000)
+        tab.wait_for_selector("#places .place", timeout=60_000)
+        tab.wait_for_timeout(2000)
+        tab.screenshot(path=folder / "map-whole.png")
+        stripes = tab.locator("#places h3", has_text="Stripes").locator("xpath=following-sibling::ul[1]//button")
+        if stripes.count():
+            stripes.first.click()
+            tab.wait_for_timeout(3000)
+            tab.screenshot(path=folder / "map-stripe.png")
+    tab.close()
+
+
 def main() -> None:
     """Write the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", default="", help="pages whose name contains this")
+    parser.add_argument("--map", type=Path, help="only the map of this recording: the whole, and its farthest stripe")
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        if chosen.map is not None:
+            shoot_map(browser, chosen.map, chosen.folder)
+            return
         for name, make in pages(Path(place)).items():
             if chosen.only not in name:
                 continue
