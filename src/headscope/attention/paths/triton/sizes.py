@@ -41,6 +41,13 @@ MANY_OPTIONS = {
 }
 # Before compute capability 9.0, where these differ.
 AMPERE = {("forward", 128): Size(128, 32, 8, 3), ("keys", 64): Size(32, 64, 8, 2)}
+# Numbers of float32, where the blocks of 32 x 32 would spill.
+FLOAT32 = {
+    ("forward", 128): Size(32, 16, 8, 1),
+    ("queries", 128): Size(16, 32, 8, 1),
+    ("keys", 128): Size(16, 16, 8, 1),
+    ("look", 128): Size(16, 32, 8, 1),
+}
 # Triton's interpreter: small, so that small inputs have many blocks.
 INTERPRETED = Size(16, 16, 4, 1)
 
@@ -67,8 +74,7 @@ def size_of(kernel: str, d: int, e: int, dtype: torch.dtype, device: Device, opt
         found = AMPERE.get((kernel, width), found)
     if dtype == torch.float32:
         # Numbers of twice the size, in three products for each (3xTF32).
-        few = width == 256 or (width == 128 and kernel == "forward")
-        found = Size(min(found.queries, 32), 16 if few else 32, 8, 1)
+        found = FLOAT32.get((kernel, width), Size(min(found.queries, 32), 16 if width == 256 else 32, 8, 1))
     if device.shared_memory < shared_memory(found, d, e, dtype):
         # A device of the small kind (99 KB) takes one stage of loads less.
         return found._replace(stages=1)
