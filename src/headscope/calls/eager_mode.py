@@ -14,7 +14,7 @@ from headscope.compat.compiler import eager_mode
 
 _lock = threading.RLock()
 _blocks = 0
-_stance: Any = None
+_switch: Any = None
 
 
 def install() -> None:
@@ -27,18 +27,18 @@ def install() -> None:
 
 def refresh() -> None:
     """Set the switch if a block is open and torch's compiler is loaded: it may be loaded inside a block."""
-    global _stance  # noqa: PLW0603
-    if _stance is None and _blocks and "torch._dynamo" in sys.modules:
+    global _switch  # noqa: PLW0603
+    if _switch is None and _blocks and "torch._dynamo" in sys.modules:
         with _lock:
-            if _stance is None:
-                _stance = eager_mode()
+            if _switch is None:
+                _switch = eager_mode()
 
 
 def remove() -> None:
     """The last block to end puts back what was there before the first."""
-    global _blocks, _stance  # noqa: PLW0603
+    global _blocks, _switch  # noqa: PLW0603
     with _lock:
         _blocks -= 1
-        if not _blocks and _stance is not None:
-            _stance.__exit__(None, None, None)
-            _stance = None
+        if not _blocks and _switch is not None:
+            _switch.__exit__(None, None, None)
+            _switch = None

@@ -46,8 +46,8 @@ def eager_mode() -> contextlib.AbstractContextManager[None] | None:
     if switch is None:
         STANCE.fall_back()
         return None
-    stance: contextlib.AbstractContextManager[None] = switch("force_eager")
-    return stance
+    switched: contextlib.AbstractContextManager[None] = switch("force_eager")
+    return switched
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from headscope.look.looks import Looks
 from headscope.look.positions import Positions, positions
 from headscope.look.scoring import Scoring
 from headscope.look.sequences import Sequences, sequences_of
-from headscope.shapes import shape
+from headscope.shapes import acc_dtype, shape
 
 
 class Head(Looks):
@@ -167,7 +167,7 @@ class Head(Looks):
     @cached_property
     def _wide(self) -> tuple[Tensor, Tensor]:
         """q and k with axes of batch and head, in float32 or better: weights are never computed in less."""
-        dtype = torch.float64 if self.q.dtype == torch.float64 else torch.float32
+        dtype = acc_dtype(self.q.dtype)
         return self.q.detach().to(dtype)[None, None], self.k.detach().to(dtype)[None, None]
 
     def weights(self, queries: Positions = None, keys: Positions = None) -> Float[Tensor, "rows columns"]:

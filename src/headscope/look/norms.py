@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from headscope.errors import LookError
-from headscope.shapes import shape
+from headscope.shapes import acc_dtype, shape
 
 
 def norms(v: Tensor | None, W_O: Tensor | None) -> Tensor:
@@ -19,7 +18,7 @@ def norms(v: Tensor | None, W_O: Tensor | None) -> Tensor:
         raise LookError(
             "value_weighted: this head was recorded without its values; record with values=True, or give v to hs.Head."
         )
-    values = v.detach().to(torch.float64 if v.dtype == torch.float64 else torch.float32)
+    values = v.detach().to(acc_dtype(v.dtype))
     if W_O is not None:
         if W_O.ndim != 2 or len(W_O) != values.shape[1]:
             raise LookError(

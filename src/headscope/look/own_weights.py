@@ -12,7 +12,7 @@ from headscope.attention.masks.mask import Given, Mask
 from headscope.attention.masks.runs import Runs
 from headscope.errors import LookError
 from headscope.look.scoring import Scoring
-from headscope.shapes import shape
+from headscope.shapes import acc_dtype, shape
 
 # How far from 1 the weights of a row may sum up to: rounding of the softmax that made them.
 ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 2e-2}
@@ -41,7 +41,7 @@ def checked(given: Any, *, sinks: bool) -> Tensor:
             f"the sum {float(sums[row]):.3g}; weights are 0 or more and their sum is 1, or 0 where a query sees "
             "nothing. Where the rest went to a sink, give sinks=True."
         )
-    return P if P.dtype == torch.float64 else P.float()
+    return P.to(acc_dtype(P.dtype))
 
 
 def scoring_of(P: Tensor, *, sinks: bool) -> Scoring:

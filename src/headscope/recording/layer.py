@@ -19,6 +19,7 @@ from headscope.look.axis import Axis
 from headscope.look.head import Head
 from headscope.look.scoring import Scoring
 from headscope.look.sequences import Sequences, sequences_of
+from headscope.shapes import acc_dtype
 
 Source = Literal["call", "weights"]
 
@@ -128,7 +129,7 @@ class Layer:
             return self.lse[item]
         if item not in self._found:
             one, every = slice(item, item + 1), slice(0, self.heads)
-            dtype = torch.float64 if self.q.dtype == torch.float64 else torch.float32
+            dtype = acc_dtype(self.q.dtype)
             q, k = self.q[one].to(dtype), self.k[one].to(dtype)
             with torch.no_grad():
                 self._found[item] = self.scoring(one, every).lse(q, k)[0]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from headscope.attention.bias import Line
-from headscope.attention.masks.runs import Runs
+from headscope.attention.masks.runs import Runs, concatenate
 from headscope.calls.call import Call
 from headscope.recording.kept_copies import Keeper
 from headscope.recording.layer import Layer, plain
@@ -191,7 +191,7 @@ def joined(steps: Steps) -> Layer:
         q=torch.cat(queries[::-1], 2),
         k=torch.cat([k for k in keys[::-1] if k is not None], 2),
         v=None if layer.v is None else torch.cat([v for v in values[::-1] if v is not None], 2),
-        runs=stacked(runs[::-1]),
+        runs=concatenate(runs[::-1], [run.start.shape[2] for run in runs[::-1]]),
         bias=wide_bias(parts, total) if by_offset is None else None,
         by_offset=by_offset,
         lse=None,
@@ -216,17 +216,6 @@ def explicit(step: Step, which: Tensor | None) -> Runs:
     start, stop = (of_items(side, which).expand(-1, -1, count, -1) for side in step.runs)
     empty = stop <= start
     return Runs((start + step.first).masked_fill(empty, 0), (stop + step.first).masked_fill(empty, 0))
-
-
-def stacked(runs: list[Runs]) -> Runs:
-    """Runs of successive queries, one below the other."""
-    sizes = [max(run.start.shape[axis] for run in runs) for axis in (0, 1, 3)]
-
-    def side(x: Tensor) -> Tensor:
-        x = torch.nn.functional.pad(x, (0, sizes[2] - x.shape[3]))
-        return x.expand(sizes[0], sizes[1], -1, -1)
-
-    return Runs(torch.cat([side(run.start) for run in runs], 2), torch.cat([side(run.stop) for run in runs], 2))
 
 
 def wide_bias(steps: list[Step], total: int) -> Tensor | None:

@@ -118,9 +118,9 @@ class Follower:
             return
         axis = dim % given.ndim
         strides, columns = found.ramp.stride(), columns_of(found.product)
-        lone = found.ramp.shape[axis] == 1
-        side = 1 if lone or strides[axis] == 1 else 0
-        if not lone and strides[axis] not in (1, columns):
+        single = found.ramp.shape[axis] == 1
+        side = 1 if single or strides[axis] == 1 else 0
+        if not single and strides[axis] not in (1, columns):
             return
         keys, queries = (1, columns) if side else (columns, 1)
         # What is chosen among parameters is a route, not a place in the input.

@@ -17,6 +17,7 @@ from headscope.calls.by_hand.pairs import Pair
 from headscope.calls.by_hand.products import arranged, plane, roles, sizes
 from headscope.calls.call import Call, from_weights
 from headscope.compat.torch import version_of
+from headscope.shapes import acc_dtype
 
 # Rows of every head that are compared with the model's own weights.
 ROWS = 16
@@ -159,7 +160,7 @@ def explained(
     q: Tensor, k: Tensor, v: Tensor, scores: Tensor, weights: Tensor, scale: float, *, additive: bool
 ) -> Call | None:
     """The call with these q and k and with what the scores have beyond their product; checked by its weights."""
-    real = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    real = acc_dtype(scores.dtype)
     product = scale * (q.to(real) @ k.to(real).mT)
     allowed, added = split(lifted(scores.to(real) - product))
     size = float(product.detach().abs().amax()) if product.numel() else 0.0

@@ -59,7 +59,7 @@ class SlidingChunks(Site):
         return original(*args, **kwargs) if inside else self.around(original, args, kwargs)
 
     def arguments(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        """The values, the queries and keys before them, and what the module was told of its positions."""
+        """The values, the queries and keys before them, and the marks of the module's positions."""
         running = blocks.innermost()
         assert running is not None
         marks = {name: running.argument(name) for name in ("is_index_masked", "is_index_global_attn")}

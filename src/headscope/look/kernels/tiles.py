@@ -19,6 +19,7 @@ from torch import Tensor
 
 from headscope.attention.masks.runs import Runs
 from headscope.attention.request import Request
+from headscope.shapes import acc_dtype
 
 # Scores in one block: 1 MB of float32 for each thread stays in a core's own cache; a GPU wants more.
 CPU_BLOCK, GPU_BLOCK = 2**18, 2**26
@@ -55,7 +56,7 @@ class Tile(NamedTuple):
 
 def wide(tensor: Tensor) -> Tensor:
     """float32, or float64 for float64: statistics are never computed in less."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+    return tensor.to(acc_dtype(tensor.dtype))
 
 
 def walk(request: Request, *, unit: int = 1, height: int = 1) -> Iterator[Tile]:
