@@ -43,7 +43,7 @@ MANY_OPTIONS = {
 AMPERE = {("forward", 128): Size(128, 32, 8, 3), ("keys", 64): Size(32, 64, 8, 2)}
 # Numbers of float32, where the blocks of 32 x 32 would spill.
 FLOAT32 = {
-    ("forward", 128): Size(32, 16, 8, 1),
+    ("forward", 128): Size(16, 32, 8, 1),
     ("queries", 128): Size(16, 32, 8, 1),
     ("keys", 128): Size(16, 16, 8, 1),
     ("look", 128): Size(16, 32, 8, 1),
