@@ -45,7 +45,7 @@ def show(x: Recording | Head, *, layer: int | None = None, head: int | None = No
 
         from headscope.view.page import document
 
-        display(HTML(frame(document(subject, layer=layer, head=head), height)))
+        display(HTML(frame(document(subject, layer=layer, head=head), height)))  # type: ignore[no-untyped-call, unused-ignore]
         return
     from rich.console import Console
 
