@@ -46,6 +46,7 @@ def test_the_reader_sees_the_calls_of_the_system_itself():
     "statement",
     [
         "open('a', 'w')", "open('a', mode='ab')", "open('a', mode)", "path.open('r+')", "path.open(mode='x')",
+        "path.open(mode=mode)",
         "import os\nos.open('a', os.O_RDWR | os.O_CREAT)", "import os\nos.open('a', flags)",
         "import os\nos.replace(a, b)",
         "import os as system\nsystem.unlink('a')", "from os import fsync\nfsync(1)",
@@ -70,7 +71,8 @@ def test_a_writer_is_found(tmp_path, statement):
         "open('a')", "open('a', 'rb')", "path.open('rb')", "path.open(encoding='utf-8')",
         "import os\nos.open('a', os.O_RDONLY)",
         "'a'.replace('b', 'c')", "dataclasses.replace(x, a=1)", "import os\nos.listdir('a')", "recording.save('a')",
-        "import shutil\nshutil.which('c++')", "webbrowser.open(url)", "wave.open(str(path), 'rb')",
+        "import shutil\nshutil.which('c++')", "webbrowser.open(url)", "self.deferred.open(layer)",
+        "wave.open(str(path), 'rb')",
         "from headscope.files import system\nsystem.remove(a)",
     ],
 )  # fmt: skip

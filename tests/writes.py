@@ -103,8 +103,16 @@ def changed_by(call: ast.Call, modules: dict[str, str], functions: dict[str, str
         return name
     if name in ("savefig", "save") and call.args and isinstance(owner, ast.Name) and owner.id in ("torch", "np", "plt"):
         return name
-    place = 1 if isinstance(owner, ast.Name) and owner.id in OPENERS else 0
-    return name if name == "open" and writes(mode_of(call, place)) else None
+    places = (1,) if isinstance(owner, ast.Name) and owner.id in OPENERS else (0, 1)
+    modes = [mode for place in places if (mode := mode_of(call, place)) is not None]
+    # What many objects open is no file: there a mode is what says so itself.
+    said = any(word.arg == "mode" for word in call.keywords)
+    return name if name == "open" and any(writes(mode) for mode in modes if said or literal(mode)) else None
+
+
+def literal(node: ast.expr) -> bool:
+    """Whether an expression is a value that stands in the source."""
+    return isinstance(node, ast.Constant)
 
 
 def mode_of(call: ast.Call, place: int) -> ast.expr | None:
