@@ -203,14 +203,14 @@ def test_a_mask_for_other_sizes_is_refused_by_attend():
         hs.attend(x, x, x, mask=hs.dense(torch.ones(1, 2, 5, 5, dtype=torch.bool)), backend="formula")
 
 
-def test_runs_that_are_given_are_for_their_own_sizes():
-    from headscope.attention.masks.mask import Given
+def test_known_runs_are_for_their_own_sizes():
+    from headscope.attention.masks.mask import Intervals
 
     runs = hs.window(1).runs(Q, K)
-    given_mask = Given(runs, K)
-    assert (given_mask.to_dense(Q, K) == hs.window(1).to_dense(Q, K)).all()
+    known = Intervals(runs, K)
+    assert (known.to_dense(Q, K) == hs.window(1).to_dense(Q, K)).all()
     with pytest.raises(MaskError, match="only for their own sizes"):
-        given_mask.runs(Q, K + 1)
+        known.runs(Q, K + 1)
     assert isinstance(runs, Runs)
 
 

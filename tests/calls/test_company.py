@@ -231,7 +231,7 @@ def test_values_of_a_call_that_cannot_be_read():
 class Broken(ScaledDotProductAttention):
     """A site that cannot read what it sees."""
 
-    def read(self, reader, heads, given):
+    def read(self, reader, heads, arguments):
         raise RuntimeError("an unknown layout")
 
 

@@ -329,7 +329,7 @@ def test_inputs_that_cannot_be_read_leave_the_weights(monkeypatch):
     def fails(*_):
         raise IndexError("of a kind that nobody knew")
 
-    monkeypatch.setattr("headscope.recording.axes.inputs.given_to", fails)
+    monkeypatch.setattr("headscope.recording.axes.inputs.input_arguments", fails)
     with pytest.warns(UserWarning, match=r"numbered and have no labels.* IndexError: of a kind that nobody"):
         recording = heard(model, inputs)
     assert recording.layers[0].keys[0] == hs.Axis.positions(11)

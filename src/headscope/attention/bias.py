@@ -183,7 +183,7 @@ class DenseBias(Bias):
 
     def check(self, b: int, h: int, q: int, k: int) -> None:
         """Raise `MaskError` unless every axis has the size of the scores, or 1."""
-        if any(given not in (1, wanted) for given, wanted in zip(self.values.shape, (b, h, q, k), strict=True)):
+        if any(size not in (1, wanted) for size, wanted in zip(self.values.shape, (b, h, q, k), strict=True)):
             raise MaskError(
                 f"dense_bias: the bias is {tuple(self.values.shape)} and the scores are {(b, h, q, k)}; "
                 "give those sizes, or 1 where all share the bias."

@@ -44,8 +44,8 @@ def differentiate(
     if pairs:
         outputs, outer = zip(*pairs, strict=True)
         found = torch.autograd.grad(outputs, wanted, outer, create_graph=again, allow_unused=True)
-    given = iter(torch.zeros_like(x) if g is None else g for g, x in zip(found, wanted, strict=True))
-    return [None if x is None else next(given) for x in sources]
+    gradients = iter(torch.zeros_like(x) if g is None else g for g, x in zip(found, wanted, strict=True))
+    return [None if x is None else next(gradients) for x in sources]
 
 
 class FirstDerivative(torch.autograd.Function):

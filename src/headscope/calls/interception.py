@@ -117,8 +117,8 @@ def pop_mode(thread: int) -> None:
 
 def call_module(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`nn.Module.__call__`: the model's modules are on the stacks of their blocks while they run."""
-    module, *given = args
-    entered = [block for block in blocks.here() if block.stack.enter(module, tuple(given), kwargs)]
+    module, *inputs = args
+    entered = [block for block in blocks.here() if block.stack.enter(module, tuple(inputs), kwargs)]
     if entered:
         eager_mode.refresh()
     else:

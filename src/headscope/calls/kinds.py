@@ -76,5 +76,5 @@ def count(states: Any) -> int | None:
 
 def sequences(running: Running) -> int:
     """How many different sequences of states a module got."""
-    given = (*running.args, *running.kwargs.values())
-    return len({id(x) for x in given if isinstance(x, Tensor) and x.ndim == 3 and x.is_floating_point()})
+    inputs = (*running.args, *running.kwargs.values())
+    return len({id(x) for x in inputs if isinstance(x, Tensor) and x.ndim == 3 and x.is_floating_point()})

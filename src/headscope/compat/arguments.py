@@ -79,14 +79,14 @@ def varlen_arguments(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     Raises:
         UnsupportedVersion: an argument of a name that headscope does not know was given, or q, k, v have other names.
     """
-    given = {name: x for name, x in named_arguments(operator, args, kwargs).items() if x is not None}
-    missing = {"query", "key", "value", "cu_seq_q"} - given.keys()
+    arguments = {name: x for name, x in named_arguments(operator, args, kwargs).items() if x is not None}
+    missing = {"query", "key", "value", "cu_seq_q"} - arguments.keys()
     if missing:
         raise VARLEN.changed(f"without {listed(missing)}")
-    unknown = given.keys() - VARLEN_KNOWN - VARLEN_HARMLESS
+    unknown = arguments.keys() - VARLEN_KNOWN - VARLEN_HARMLESS
     if unknown:
         raise VARLEN.changed(f"with {listed(unknown)}")
-    return {name: x for name, x in given.items() if name in VARLEN_KNOWN}
+    return {name: x for name, x in arguments.items() if name in VARLEN_KNOWN}
 
 
 def listed(names: Iterable[str]) -> str:

@@ -51,8 +51,8 @@ def token_axis(
         ('[CLS]', 'Cats', 'sleep', '.', '[SEP]')
     """
     texts = (text,) if isinstance(text, str) else text
-    given = encoding["input_ids"]
-    rows = given.tolist() if hasattr(given, "tolist") else given
+    found = encoding["input_ids"]
+    rows = found.tolist() if hasattr(found, "tolist") else found
     ids: list[int] = list(rows[item] if rows and isinstance(rows[0], list) else rows)
     tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(ids)]
     spans, added = _spans(tokenizer, encoding, item, ids, texts)

@@ -52,17 +52,17 @@ class LazyMask(Tensor):
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """What a model asks stays a question, what leaves the mask the same returns it, and all else gets it dense."""
-        name, given = getattr(func, "__name__", ""), dict(kwargs or {})
+        name, keywords = getattr(func, "__name__", ""), dict(kwargs or {})
         if name in ASKS:
-            return super().__torch_function__(func, types, args, given)  # type: ignore[no-untyped-call]
-        if name in SAME or (name == "to" and stays(args[0], [*args[1:], *given.values()])):
+            return super().__torch_function__(func, types, args, keywords)  # type: ignore[no-untyped-call]
+        if name in SAME or (name == "to" and stays(args[0], [*args[1:], *keywords.values()])):
             return args[0]
         if isinstance(args[0], LazyMask) and (name == "__setitem__" or name.endswith("_") > name.endswith("__")):
             changed = args[0].written_out().clone()
-            func(changed, *tree_map(dense, args[1:]), **tree_map(dense, given))
+            func(changed, *tree_map(dense, args[1:]), **tree_map(dense, keywords))
             args[0].mask = Dense(changed)
             return args[0]
-        return func(*tree_map(dense, args), **tree_map(dense, given))
+        return func(*tree_map(dense, args), **tree_map(dense, keywords))
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]

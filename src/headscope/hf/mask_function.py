@@ -83,14 +83,16 @@ def mask(
     return LazyMask(who, batch_size, q_length, kv_length, device)
 
 
-def added(given: dict[str, Any]) -> Tensor | None:
+def added(arguments: dict[str, Any]) -> Tensor | None:
     """The mask of "eager": numbers that are added to scores."""
     from transformers import AttentionMaskInterface
 
     make = AttentionMaskInterface()["eager"]  # type: ignore[no-untyped-call]
     names = ("batch_size", "q_length", "kv_length", "q_offset", "kv_offset", "mask_function", "attention_mask")
     more = ("dtype", "allow_is_bidirectional_skip", "use_vmap", "device")
-    found: Tensor | None = make(**{name: given[name] for name in (*names, *more) if given.get(name) is not None})
+    found: Tensor | None = make(
+        **{name: arguments[name] for name in (*names, *more) if arguments.get(name) is not None}
+    )
     return found
 
 

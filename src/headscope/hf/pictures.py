@@ -47,11 +47,11 @@ def patch_size(module: nn.Module) -> tuple[int, int] | None:
     """The height and width of a patch in pixels."""
     config: Any = getattr(module, "config", None)
     for place in (config, getattr(config, "vision_config", None)):
-        given = getattr(place, "patch_size", None)
-        if isinstance(given, int):
-            return given, given
-        if isinstance(given, Sequence) and len(given) == 2 and all(isinstance(one, int) for one in given):
-            return given[0], given[1]
+        size = getattr(place, "patch_size", None)
+        if isinstance(size, int):
+            return size, size
+        if isinstance(size, Sequence) and len(size) == 2 and all(isinstance(one, int) for one in size):
+            return size[0], size[1]
     for part in module.modules():
         if isinstance(part, nn.Conv2d) and part.kernel_size == part.stride and max(part.kernel_size) > 1:
             return part.kernel_size[0], part.kernel_size[1]

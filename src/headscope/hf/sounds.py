@@ -56,8 +56,8 @@ def strides(config: Any) -> int | None:
     whole = getattr(config, "subsampling_factor", None)
     if isinstance(whole, int):
         return whole
-    given = getattr(config, "conv_stride", None)
-    return math.prod(given) if isinstance(given, Sequence) and all(isinstance(one, int) for one in given) else None
+    steps = getattr(config, "conv_stride", None)
+    return math.prod(steps) if isinstance(steps, Sequence) and all(isinstance(one, int) for one in steps) else None
 
 
 def convolved(module: nn.Module) -> int:

@@ -87,8 +87,8 @@ def projections(example: WorkedExample) -> Chapter:
             lines.append(f"Where the {name} comes from could not be told apart in this model.")
             continue
         if not source.packed:
-            given = "x" if letter == "q" or example.lens.queries == example.lens.keys else "memory"
-            formulas.append(f"{letter} = {affine(given, letter, source.call.module)}")
+            operand = "x" if letter == "q" or example.lens.queries == example.lens.keys else "memory"
+            formulas.append(f"{letter} = {affine(operand, letter, source.call.module)}")
         if not source.exact:
             lines.append(
                 f"Between that matrix and attention the model changes the {name}: rotary positions, a norm or a factor."

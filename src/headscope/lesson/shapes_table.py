@@ -21,8 +21,8 @@ def shapes_table(example: WorkedExample) -> Explanation:
         calls[source.call.path] = source.call
     for path, made_of_it in letters.items():
         call, name = calls[path], ", ".join(made_of_it)
-        given = "x" if example.x is not None and call.x.shape == example.x.shape else "memory"
-        steps.append(made(name, affine(given, "".join(made_of_it), call.module), call.y, parameters=call.module))
+        operand = "x" if example.x is not None and call.x.shape == example.x.shape else "memory"
+        steps.append(made(name, affine(operand, "".join(made_of_it), call.module), call.y, parameters=call.module))
     for letter, x in (("q", layer.q), ("k", layer.k), ("v", layer.v)):
         assert x is not None
         steps.append(Step(f"{letter} per head", f"split into {x.shape[1]} heads", tuple(x.shape[1:])))

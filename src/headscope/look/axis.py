@@ -61,9 +61,9 @@ class Axis:
 
     def __post_init__(self) -> None:
         for name in ("labels", "special", "ids", "spans", "padding"):
-            given = getattr(self, name)
-            if given is not None and len(given) != self.length:
-                raise LookError(f"Axis: {len(given)} {name} for {self.length} positions; give one for each position.")
+            entries = getattr(self, name)
+            if entries is not None and len(entries) != self.length:
+                raise LookError(f"Axis: {len(entries)} {name} for {self.length} positions; give one for each position.")
         if self.seconds is not None and not 0 <= self.seconds < math.inf:
             raise LookError(f"Axis: frames of {self.seconds} seconds; give how long one frame lasts.")
         if self.grid is not None and not (min(self.grid) > 0 and math.prod(self.grid) <= self.length):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from headscope.attention.bias import DenseBias
-from headscope.attention.masks.mask import Given, Mask
+from headscope.attention.masks.mask import Intervals, Mask
 from headscope.attention.masks.runs import Runs
 from headscope.errors import LookError
 from headscope.look.scoring import Scoring
@@ -18,13 +18,13 @@ from headscope.shapes import acc_dtype, shape
 ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 2e-2}
 
 
-def checked(given: Any, *, sinks: bool) -> Tensor:
+def checked(weights: Any, *, sinks: bool) -> Tensor:
     """The matrix in float32 or better.
 
     Raises:
         LookError: it is not a matrix, or a row is not one of weights.
     """
-    P: Tensor = torch.as_tensor(given).detach()
+    P: Tensor = torch.as_tensor(weights).detach()
     if P.ndim != 2 or P.dtype not in ROUNDING:
         raise LookError(
             f"Head.from_weights: P is {shape(P)} {P.dtype}; give one head's (queries, keys) in floating point, such as "
@@ -58,6 +58,6 @@ def scoring_of(P: Tensor, *, sinks: bool) -> Scoring:
     mask: Mask | None = None
     if not sees.all():
         stop = torch.where(sees, P.shape[1], 0).int()[None, None, :, None]
-        mask = Given(Runs(torch.zeros_like(stop), stop), P.shape[1])
+        mask = Intervals(Runs(torch.zeros_like(stop), stop), P.shape[1])
         logs = logs.masked_fill(~sees[:, None], 0.0)
     return Scoring(mask, DenseBias(logs[None, None]), 1.0, None, P.new_zeros(1) if sinks else None)

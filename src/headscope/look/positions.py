@@ -21,8 +21,8 @@ def positions(what: str, chosen: Positions, count: int) -> Int64[Tensor, " n"]:
     """
     if chosen is None or isinstance(chosen, slice):
         return torch.arange(count)[chosen if chosen is not None else slice(None)]
-    given = torch.as_tensor([chosen] if isinstance(chosen, int) else list(chosen), dtype=torch.int64)
-    wrong = given[(given < -count) | (given >= count)]
+    indices = torch.as_tensor([chosen] if isinstance(chosen, int) else list(chosen), dtype=torch.int64)
+    wrong = indices[(indices < -count) | (indices >= count)]
     if len(wrong):
         raise LookError(f"weights: {what} {int(wrong[0])} does not exist; there are {count}, from 0 to {count - 1}.")
-    return given % max(count, 1)
+    return indices % max(count, 1)

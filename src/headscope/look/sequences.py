@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from headscope.attention.bias import Bias, DenseBias, OffsetBias
-from headscope.attention.masks.mask import Given
+from headscope.attention.masks.mask import Intervals
 from headscope.attention.masks.runs import Runs, trim
 from headscope.attention.request import Request
 from headscope.look.axis import Axis
@@ -70,7 +70,7 @@ class Sequences:
         if runs is not None:
             runs = self._runs(runs, count)
             everything = runs.start.shape[3] == 1 and not runs.start.any() and bool((runs.stop == len(keys)).all())
-            mask = None if everything else Given(runs, len(keys))
+            mask = None if everything else Intervals(runs, len(keys))
         bias = None if request.bias is None else self._bias(request.bias, queries, count)
         q, k, v = request.q[:, :, rows], request.k[:, :, keys], request.v[:, :, keys]
         return Request(q, k, v, mask, bias, request.scale, request.softcap, request.sinks)

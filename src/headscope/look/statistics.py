@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from headscope.attention.bias import DenseBias, OffsetBias
-from headscope.attention.masks.mask import Given
+from headscope.attention.masks.mask import Intervals
 from headscope.attention.masks.runs import Runs
 from headscope.attention.request import Request
 from headscope.errors import LookError
@@ -104,7 +104,7 @@ def item_of(request: Request, item: int) -> Request:
     runs, bias = request.runs(), request.bias
     mask = request.mask
     if runs is not None and runs.start.shape[0] > 1:
-        mask = Given(Runs(runs.start[part], runs.stop[part]), keys)
+        mask = Intervals(Runs(runs.start[part], runs.stop[part]), keys)
     if bias is not None and not isinstance(bias, OffsetBias):
         bias = DenseBias(x[part] if len(x := bias.block(slice(0, queries), 0, keys, queries, keys)) > 1 else x)
     q, k, v = request.q[part], request.k[part], request.v[part]

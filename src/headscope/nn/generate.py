@@ -171,18 +171,18 @@ def start(
     device = model.target.tokens.weight.device
     if device.type == "meta":
         device = torch.device("cpu")  # an offloaded model, which moves its inputs itself
-    given = [torch.as_tensor(prompt, device=device) for prompt in prompts]
-    lengths = [len(prompt) for prompt in given]
-    if not given or min(lengths) < 1:
+    texts = [torch.as_tensor(prompt, device=device) for prompt in prompts]
+    lengths = [len(prompt) for prompt in texts]
+    if not texts or min(lengths) < 1:
         raise ShapeError(
             f"generate: the prompts have {lengths} tokens; give a prompt or more, each of a token or more."
         )
-    if source is not None and len(source) != len(given):
+    if source is not None and len(source) != len(texts):
         raise ShapeError(
-            f"generate: {len(given)} prompts and a source {shape(source)}; give one prompt for each source."
+            f"generate: {len(texts)} prompts and a source {shape(source)}; give one prompt for each source."
         )
     longest = max(lengths)
-    ids = torch.stack([torch.nn.functional.pad(prompt, (longest - len(prompt), 0)) for prompt in given])
+    ids = torch.stack([torch.nn.functional.pad(prompt, (longest - len(prompt), 0)) for prompt in texts])
     model.target.check(ids, max_new - 1)
     for module in model.modules():
         rotary = getattr(module, "rotary", None)

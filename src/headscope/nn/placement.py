@@ -15,7 +15,12 @@ INTEGERS = (torch.int64, torch.int32)
 
 
 def columns(
-    where: str, first: int | Int[Tensor, " b"], given: Shaped[Tensor, "*at"] | None, b: int | None, n: int, room: int
+    where: str,
+    first: int | Int[Tensor, " b"],
+    positions: Shaped[Tensor, "*at"] | None,
+    b: int | None,
+    n: int,
+    room: int,
 ) -> Int[Tensor, "*b n"]:
     """The positions of n columns: those that were given, or `first`, `first + 1`, …, for all or for each item.
 
@@ -27,25 +32,29 @@ def columns(
     Raises:
         ShapeError: positions of another length or kind, below 0, or past the last.
     """
-    if given is None:
+    if positions is None:
         # Columns of padding come before the first position; they are masked, so that any position does for them.
         steps = torch.arange(n, device=first.device if isinstance(first, Tensor) else None)
         return (first[:, None] + steps).clamp(min=0) if isinstance(first, Tensor) else first + steps
-    check_positions(where, given, b, n)
-    if known(given) and given.numel() and bool(((given < 0) | (given >= room)).any()):
+    check_positions(where, positions, b, n)
+    if known(positions) and positions.numel() and bool(((positions < 0) | (positions >= room)).any()):
         raise ShapeError(
-            f"{where}: positions go from {int(given.min())} to {int(given.max())} and there are {room} of them; "
-            f"give positions from 0 to {room - 1}, or make it with a larger max_positions."
+            f"{where}: positions go from {int(positions.min())} to {int(positions.max())} and there are {room} of "
+            f"them; give positions from 0 to {room - 1}, or make it with a larger max_positions."
         )
-    return given
+    return positions
 
 
-def check_positions(where: str, given: Tensor, b: int | None, n: int) -> None:
+def check_positions(where: str, positions: Tensor, b: int | None, n: int) -> None:
     """Raise `ShapeError` unless positions are integers, one for each column, for all items or for each."""
     batch = "batch" if b is None else b
-    fits = given.ndim in (1, 2) and given.shape[-1] == n and (given.ndim == 1 or b is None or given.shape[0] in (1, b))
-    if given.dtype not in INTEGERS or not fits:
+    fits = (
+        positions.ndim in (1, 2)
+        and positions.shape[-1] == n
+        and (positions.ndim == 1 or b is None or positions.shape[0] in (1, b))
+    )
+    if positions.dtype not in INTEGERS or not fits:
         raise ShapeError(
-            f"{where}: positions are {shape(given)} {given.dtype} and x has {n} columns; "
+            f"{where}: positions are {shape(positions)} {positions.dtype} and x has {n} columns; "
             f"give integers of ({n},), the same for all items, or of ({batch}, {n})."
         )

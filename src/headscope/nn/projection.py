@@ -104,10 +104,10 @@ class Projection(nn.Module):
 
     def check(self, where: str, x: Tensor, memory: Tensor | None, remembered: bool = False) -> None:
         """Raise `ShapeError` unless x and memory, given now or remembered, are what this layer was made for."""
-        for name, given, width in (("x", x, self.input_dim), ("memory", memory, self.kv_dim)):
-            if given is not None and (given.ndim != 3 or given.shape[-1] != width):
+        for name, tensor, width in (("x", x, self.input_dim), ("memory", memory, self.kv_dim)):
+            if tensor is not None and (tensor.ndim != 3 or tensor.shape[-1] != width):
                 raise ShapeError(
-                    f"{where}: {name} is {shape(given)}; this layer takes (batch, positions, {width}). {ADVICE[name]}"
+                    f"{where}: {name} is {shape(tensor)}; this layer takes (batch, positions, {width}). {ADVICE[name]}"
                 )
         if memory is not None and len(memory) != len(x):
             raise ShapeError(

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headscope.attention.bias import Bias, DenseBias, Line
-from headscope.attention.masks.mask import Given
+from headscope.attention.masks.mask import Intervals
 from headscope.attention.masks.runs import Runs
 from headscope.attention.request import Request
 from headscope.calls.kinds import Kind
@@ -156,7 +156,7 @@ class Layer:
             x = x if x.shape[0] == 1 else x[items]
             return x if x.shape[1] == 1 else x[:, heads]
 
-        mask = None if self.runs is None else Given(Runs(*map(part, self.runs)), self.k.shape[2])
+        mask = None if self.runs is None else Intervals(Runs(*map(part, self.runs)), self.k.shape[2])
         bias: Bias | None = None if self.bias is None else DenseBias(part(self.bias))
         if self.by_offset is not None:
             bias = Line(self.by_offset.expand(self.heads, -1)[heads], self.k.shape[2])

@@ -127,11 +127,11 @@ def serve(
     from headscope.server.app import Server
     from headscope.server.library import Library
 
-    given = [x] if isinstance(x, Recording | Head | str | os.PathLike) else list(x)
-    if not given:
+    items = [x] if isinstance(x, Recording | Head | str | os.PathLike) else list(x)
+    if not items:
         raise HeadscopeError("serve: there is nothing to serve; give a recording, its folder, or a head.")
     sources = [
-        alone(one) if isinstance(one, Head) else one if isinstance(one, Recording) else Path(one) for one in given
+        alone(one) if isinstance(one, Head) else one if isinstance(one, Recording) else Path(one) for one in items
     ]
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)

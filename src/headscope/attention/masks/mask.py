@@ -268,10 +268,6 @@ class Intervals(Mask):
         return f"runs({self.intervals.start.shape[2]} queries x {self.keys} keys)"
 
 
-# The name under which other packages know it.
-Given = Intervals
-
-
 def dense(allowed: Bool[Tensor, "*sizes"]) -> Mask:
     """A boolean mask whose True means that the query may see the key; as the tensor is now, not as it may become.
 

@@ -117,15 +117,15 @@ def laid_out(
     name: str,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    given: Tensor,
+    source: Tensor,
     found: Scores | Weights,
     output: Any,
 ) -> list[tuple[Tensor, Scores | Weights]]:
     """The outputs of a change of layout, with what is known of each: the same is done to what is known of the input."""
 
     def same(x: Tensor) -> list[Tensor]:
-        mine = tuple(x if one is given else one for one in args)
-        theirs = {key: x if one is given else one for key, one in kwargs.items()}
+        mine = tuple(x if one is source else one for one in args)
+        theirs = {key: x if one is source else one for key, one in kwargs.items()}
         try:
             made = func(*mine, **theirs)
         except RuntimeError:
@@ -135,7 +135,7 @@ def laid_out(
         return list(made) if isinstance(made, list | tuple) else [made]
 
     outputs = list(output) if isinstance(output, list | tuple) else [output]
-    outputs = [x for x in outputs if isinstance(x, Tensor) and x.dtype == given.dtype]
+    outputs = [x for x in outputs if isinstance(x, Tensor) and x.dtype == source.dtype]
     if not outputs or found.ramp is None:
         return []
     ramps = same(found.ramp)
@@ -148,15 +148,15 @@ def laid_out(
 
 
 def rescaled(
-    found: Scores, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], given: Tensor, output: Tensor
+    found: Scores, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], source: Tensor, output: Tensor
 ) -> Scores | None:
     """What scores are after a function of each of them; None where that is no longer known."""
     if name in CASTS or name in ADDS:
         changed = found
     elif name in TIMES or name in DIVIDES:
-        others = [x for x in (*args, *kwargs.values()) if x is not given]
+        others = [x for x in (*args, *kwargs.values()) if x is not source]
         number = others[0] if len(others) == 1 else None
-        if name in DIVIDES and (not args or args[0] is not given):
+        if name in DIVIDES and (not args or args[0] is not source):
             return None
         if isinstance(number, Tensor):
             number = float(number.detach()) if number.ndim == 0 else None
@@ -168,7 +168,7 @@ def rescaled(
         changed = replace(found, additive=False)
     else:
         return None
-    if output.shape == given.shape:
+    if output.shape == source.shape:
         return changed
     try:
         return replace(changed, ramp=None if changed.ramp is None else changed.ramp.expand(output.shape))

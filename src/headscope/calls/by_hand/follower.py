@@ -86,37 +86,37 @@ class Follower:
 
     def followed(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """What a function makes of scores or weights."""
-        given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x in self.known), None)
-        if given is None:
+        source = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x in self.known), None)
+        if source is None:
             return
-        found = self.known[given]
+        found = self.known[source]
         if name in LAYOUT:
-            for made, known in laid_out(func, name, args, kwargs, given, found, output):
+            for made, known in laid_out(func, name, args, kwargs, source, found, output):
                 self.known[made] = known
         elif not isinstance(output, Tensor):
             return
         elif isinstance(found, Weights):
-            if (name in CASTS or name in WEIGHTS_STAY) and output.shape == given.shape:
-                same = name in CASTS or output is given  # dropout in evaluation, or in place, which `before` saw
-                self.known[output] = self.known[given] if same else replace(found, changed=True)
+            if (name in CASTS or name in WEIGHTS_STAY) and output.shape == source.shape:
+                same = name in CASTS or output is source  # dropout in evaluation, or in place, which `before` saw
+                self.known[output] = self.known[source] if same else replace(found, changed=True)
         elif name in SOFTMAX:
             dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
-            self.normalised(given, found, output, dim)
+            self.normalised(source, found, output, dim)
         elif name == "exp" or (found.raised and name in DIVIDES):
             if sums_to_one(output):
-                self.normalised(given, found, output, -1)
+                self.normalised(source, found, output, -1)
             elif name == "exp":
                 self.known[output] = replace(found, raised=True, additive=False)
         else:
-            changed = None if found.raised else rescaled(found, name, args, kwargs, given, output)
+            changed = None if found.raised else rescaled(found, name, args, kwargs, source, output)
             if changed is not None:
                 self.known[output] = changed
 
-    def normalised(self, given: Tensor, found: Scores, output: Tensor, dim: Any) -> None:
+    def normalised(self, source: Tensor, found: Scores, output: Tensor, dim: Any) -> None:
         """The softmax of scores: weights, where it is taken along the rows or the columns of the product."""
-        if found.ramp is None or not isinstance(dim, int) or given.ndim < 2:
+        if found.ramp is None or not isinstance(dim, int) or source.ndim < 2:
             return
-        axis = dim % given.ndim
+        axis = dim % source.ndim
         strides, columns = found.ramp.stride(), columns_of(found.product)
         single = found.ramp.shape[axis] == 1
         side = 1 if single or strides[axis] == 1 else 0
@@ -126,7 +126,7 @@ class Follower:
         # What is chosen among parameters is a route, not a place in the input.
         if from_parameter((found.product.left, found.product.right)[side]):
             return
-        others = [a for a in range(given.ndim) if a != axis]
+        others = [a for a in range(source.ndim) if a != axis]
         rows = next((a for a in others if found.ramp.shape[a] > 1 and strides[a] == queries), others[-1])
-        origin = Origin(found, given.detach(), version_of(given), rows, axis)
+        origin = Origin(found, source.detach(), version_of(source), rows, axis)
         self.known[output] = Weights(origin, output.detach(), found.ramp, queries, keys)

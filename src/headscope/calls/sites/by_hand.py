@@ -40,42 +40,42 @@ class ByHand(Site):
         if axes is None:
             blocks.miss(UNKNOWN.format(tuple(pair.weights.shape)))
             return output
-        given = {"pair": pair, "axes": axes}
+        arguments = {"pair": pair, "axes": axes}
 
         def read(reader: Reader, heads: int | None) -> Call | None:
-            return self.read(reader, heads, given)
+            return self.read(reader, heads, arguments)
 
         blocks.capture(self.name, read)
-        return self.edit(output, lambda: given, read)
+        return self.edit(output, lambda: arguments, read)
 
     def arguments(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """What was followed up to the second product, and not the product's own arguments: see `follow`."""
         return {}
 
-    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call | None:
+    def read(self, reader: Reader, heads: int | None, arguments: Arguments) -> Call | None:
         """See `call_of`."""
-        return call_of(given["pair"], given["axes"])
+        return call_of(arguments["pair"], arguments["axes"])
 
-    def refusal(self, output: Any, given: Arguments) -> str | None:
+    def refusal(self, output: Any, arguments: Arguments) -> str | None:
         """Only where the axes of the output are known is it known which of its numbers are whose."""
-        pair: Pair = given["pair"]
+        pair: Pair = arguments["pair"]
         if pair.part:
             return "it computes one head at a time"
         if not isinstance(output, Tensor) or output.ndim != len(pair.layout.output):
             return f"the axes of its product are not those of {pair.layout.output!r}"
         return None
 
-    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+    def values(self, output: Any, arguments: Arguments, heads: int | None) -> Tensor:
         """The product with its axes in the order of the weights, and those of the values last."""
-        axes, layout = given["axes"], given["pair"].layout
+        axes, layout = arguments["axes"], arguments["pair"].layout
         ordered = arranged(output, layout.output, layout.batch + layout.row + layout.others)
         values = ordered.flatten(len(layout.batch) + 1) if layout.others else ordered[..., None]
         four: Tensor = axes.four(values)
         return four
 
-    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+    def replace(self, output: Any, values: Tensor, arguments: Arguments) -> Any:
         """With the axes of the product."""
-        axes, layout = given["axes"], given["pair"].layout
+        axes, layout = arguments["axes"], arguments["pair"].layout
         size = dict(zip(layout.output, output.shape, strict=True))
         order = layout.batch + layout.row + layout.others
         whole = axes.back(values, tuple(size[letter] for letter in layout.batch))

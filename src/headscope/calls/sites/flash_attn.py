@@ -40,17 +40,17 @@ NAMES = {
 class Packed(Site):
     """What the functions have in common: tensors with the heads behind the positions."""
 
-    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call | None:
+    def read(self, reader: Reader, heads: int | None, arguments: Arguments) -> Call | None:
         """With the translation of the function that was called."""
-        given = dict(given)
-        return cache(given) if given.pop("function", "").endswith("kvcache") else flash(given)
+        arguments = dict(arguments)
+        return cache(arguments) if arguments.pop("function", "").endswith("kvcache") else flash(arguments)
 
-    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+    def values(self, output: Any, arguments: Arguments, heads: int | None) -> Tensor:
         """`(b, q, h, e)`, or `(positions, h, e)` as one item."""
         values: Tensor = output[0] if isinstance(output, tuple) else output
         return values.transpose(1, 2) if values.ndim == 4 else values.transpose(0, 1)[None]
 
-    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+    def replace(self, output: Any, values: Tensor, arguments: Arguments) -> Any:
         """The other results (lse, probabilities, the state of the random numbers) stay."""
         first = output[0] if isinstance(output, tuple) else output
         new = values.transpose(1, 2).reshape(first.shape)
@@ -107,63 +107,63 @@ def written(func: Any) -> bool:
 
 def flash(arguments: dict[str, Any]) -> Call:
     """A call of a function of flash-attn, packed or not, or of `torch.nn.attention.varlen.varlen_attn`."""
-    given = {NAMES.get(name, name): x for name, x in arguments.items() if x is not None}
-    if "qkv" in given:
-        given |= dict(zip(("query", "key", "value"), given["qkv"].unbind(-3), strict=True))
-    if "kv" in given:
-        given |= dict(zip(("key", "value"), given["kv"].unbind(-3), strict=True))
-    q, k, v = given["query"], given["key"], given["value"]
-    sides = window(given)
-    if "cu_seq_q" not in given:
+    arguments = {NAMES.get(name, name): x for name, x in arguments.items() if x is not None}
+    if "qkv" in arguments:
+        arguments |= dict(zip(("query", "key", "value"), arguments["qkv"].unbind(-3), strict=True))
+    if "kv" in arguments:
+        arguments |= dict(zip(("key", "value"), arguments["kv"].unbind(-3), strict=True))
+    q, k, v = arguments["query"], arguments["key"], arguments["value"]
+    sides = window(arguments)
+    if "cu_seq_q" not in arguments:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         lengths = torch.tensor([k.shape[2]], device=q.device)
-        return finished(q, k, v, aligned(q.shape[2], lengths, k.shape[2], sides), sides, given)
-    cu_q = given["cu_seq_q"].long()
-    used = given.get("seqused_k")
-    if "block_table" in given:
+        return finished(q, k, v, aligned(q.shape[2], lengths, k.shape[2], sides), sides, arguments)
+    cu_q = arguments["cu_seq_q"].long()
+    used = arguments.get("seqused_k")
+    if "block_table" in arguments:
         assert used is not None
-        pages, longest = given["block_table"].long(), int(used.max())
+        pages, longest = arguments["block_table"].long(), int(used.max())
         k, v = (x[pages].flatten(1, 2)[:, :longest].flatten(0, 1) for x in (k, v))
         cu_k = torch.arange(len(pages) + 1, device=q.device) * longest
     else:
-        cu_k = given.get("cu_seq_k", cu_q).long()
+        cu_k = arguments.get("cu_seq_k", cu_q).long()
     runs = packed(cu_q, cu_k, cu_k.diff() if used is None else used.long(), sides, len(q))
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-    return finished(q, k, v, runs, sides, given)
+    return finished(q, k, v, runs, sides, arguments)
 
 
 def cache(arguments: dict[str, Any]) -> Call:
     """A call of `flash_attn_with_kvcache` that has returned: the new keys are in the cache already."""
-    given = {NAMES.get(name, name): x for name, x in arguments.items() if x is not None}
-    q, k, v = given["query"], given["k_cache"], given["v_cache"]
+    arguments = {NAMES.get(name, name): x for name, x in arguments.items() if x is not None}
+    q, k, v = arguments["query"], arguments["k_cache"], arguments["v_cache"]
     b, count = len(q), q.shape[1]
-    before = given.get("cache_seqlens", k.shape[1] if "block_table" not in given else 0)
+    before = arguments.get("cache_seqlens", k.shape[1] if "block_table" not in arguments else 0)
     before = torch.as_tensor(before, device=q.device).long().expand(b)
-    lengths = before + (given["key"].shape[1] if "key" in given else 0)
-    if "block_table" in given:
-        k, v = (x[given["block_table"].long()].flatten(1, 2) for x in (k, v))
+    lengths = before + (arguments["key"].shape[1] if "key" in arguments else 0)
+    if "block_table" in arguments:
+        k, v = (x[arguments["block_table"].long()].flatten(1, 2) for x in (k, v))
     else:
-        items = given["cache_batch_idx"].long() if "cache_batch_idx" in given else slice(0, b)
+        items = arguments["cache_batch_idx"].long() if "cache_batch_idx" in arguments else slice(0, b)
         k, v = k[items], v[items]
     longest = max(int(lengths.max()), 1)
     k, v = k[:, :longest], v[:, :longest]
-    sides = window(given)
-    if "rotary_cos" in given:
+    sides = window(arguments)
+    if "rotary_cos" in arguments:
         step = torch.arange(count, device=q.device) if sides != (None, None) else torch.zeros_like(q[0, :, 0, 0]).long()
-        q = rotated(q, given["rotary_cos"], given["rotary_sin"], before[:, None] + step, given)
+        q = rotated(q, arguments["rotary_cos"], arguments["rotary_sin"], before[:, None] + step, arguments)
     start, stop = aligned(count, lengths, longest, sides)
-    if "cache_leftpad" in given:
-        start = torch.maximum(start, given["cache_leftpad"].int()[:, None, None, None])
+    if "cache_leftpad" in arguments:
+        start = torch.maximum(start, arguments["cache_leftpad"].int()[:, None, None, None])
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return finished(q, k, v, Runs(start, torch.maximum(start, stop)), sides, given)
+    return finished(q, k, v, Runs(start, torch.maximum(start, stop)), sides, arguments)
 
 
-def rotated(q: Tensor, cos: Tensor, sin: Tensor, at: Tensor, given: dict[str, Any]) -> Tensor:
+def rotated(q: Tensor, cos: Tensor, sin: Tensor, at: Tensor, arguments: dict[str, Any]) -> Tensor:
     """Queries turned by their positions, as the function does it before it attends."""
     size = 2 * cos.shape[-1]
     c, s = (x[at][:, :, None].to(q.dtype) for x in (cos, sin))
     turned, rest = q[..., :size], q[..., size:]
-    if given.get("rotary_interleaved", True):
+    if arguments.get("rotary_interleaved", True):
         a, b = turned[..., 0::2], turned[..., 1::2]
         new = torch.stack([a * c - b * s, b * c + a * s], -1).flatten(-2)
     else:
@@ -172,10 +172,10 @@ def rotated(q: Tensor, cos: Tensor, sin: Tensor, at: Tensor, given: dict[str, An
     return torch.cat([new, rest], -1)
 
 
-def window(given: dict[str, Any]) -> tuple[int | None, int | None]:
+def window(arguments: dict[str, Any]) -> tuple[int | None, int | None]:
     """How many keys before and after its own a query sees; None for all."""
-    left, right = given.get("window_size") or (-1, -1)
-    if given.get("causal") or given.get("is_causal"):
+    left, right = arguments.get("window_size") or (-1, -1)
+    if arguments.get("causal") or arguments.get("is_causal"):
         right = 0
     return (None if left < 0 else left), (None if right < 0 else right)
 
@@ -209,11 +209,11 @@ def packed(cu_q: Tensor, cu_k: Tensor, lengths: Tensor, sides: tuple[int | None,
 
 
 def finished(
-    q: Tensor, k: Tensor, v: Tensor, runs: Runs, sides: tuple[int | None, int | None], given: dict[str, Any]
+    q: Tensor, k: Tensor, v: Tensor, runs: Runs, sides: tuple[int | None, int | None], arguments: dict[str, Any]
 ) -> Call:
     """The call with its scale, softcap, sinks and slopes."""
     bias = None
-    slopes = given.get("alibi_slopes")
+    slopes = arguments.get("alibi_slopes")
     if slopes is not None:
         slopes = slopes.reshape(-1, slopes.shape[-1], 1, 1).float()
         j = torch.arange(k.shape[2], device=q.device)
@@ -221,22 +221,22 @@ def finished(
         if sides[1] == 0:
             bias = slopes * j
         else:
-            own = own_keys(q.shape[2], k.shape[2], given)
+            own = own_keys(q.shape[2], k.shape[2], arguments)
             bias = -slopes * (own[:, None] - j).abs()
-    scale = float(given.get("scale", q.shape[-1] ** -0.5))
+    scale = float(arguments.get("scale", q.shape[-1] ** -0.5))
     everything = bool((runs.start == 0).all()) and bool((runs.stop == k.shape[2]).all())
-    sinks = given.get("learnable_sink")
-    return Call(q, k, v, None if everything else runs, bias, scale, given.get("softcap") or None, sinks)
+    sinks = arguments.get("learnable_sink")
+    return Call(q, k, v, None if everything else runs, bias, scale, arguments.get("softcap") or None, sinks)
 
 
-def own_keys(queries: int, keys: int, given: dict[str, Any]) -> Tensor:
+def own_keys(queries: int, keys: int, arguments: dict[str, Any]) -> Tensor:
     """The position, among all keys, that each query's own key has."""
-    device = given["query"].device
+    device = arguments["query"].device
     i = torch.arange(queries, device=device)
-    if "cu_seq_q" not in given:
+    if "cu_seq_q" not in arguments:
         return i + keys - queries
-    cu_q = given["cu_seq_q"].long()
-    cu_k = given.get("cu_seq_k", cu_q).long()
+    cu_q = arguments["cu_seq_q"].long()
+    cu_k = arguments.get("cu_seq_k", cu_q).long()
     text = (torch.searchsorted(cu_q, i, right=True) - 1).clamp(max=len(cu_q) - 2)
     own: Tensor = i - cu_q[text] + cu_k[text + 1] - cu_q.diff()[text]
     return own

@@ -47,16 +47,16 @@ class FlexAttention(Site):
         """By the names of the operator."""
         return flex_arguments(func, args, kwargs)
 
-    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
+    def read(self, reader: Reader, heads: int | None, arguments: Arguments) -> Call:
         """See `call_of`."""
-        return call_of(*(given[name] for name in NAMES))
+        return call_of(*(arguments[name] for name in NAMES))
 
-    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+    def values(self, output: Any, arguments: Arguments, heads: int | None) -> Tensor:
         """The first of its results."""
         values: Tensor = output[0]
         return values
 
-    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+    def replace(self, output: Any, values: Tensor, arguments: Arguments) -> Any:
         """The other results stay."""
         return (values, *output[1:])
 
@@ -160,7 +160,7 @@ def weights(q: Tensor, k: Tensor, score_mod: Callable[..., Tensor], runs: Runs |
     return scores.softmax(-1).nan_to_num(0.0)
 
 
-def run(func: Callable[..., Any], given: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run(func: Callable[..., Any], arguments: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The operator as `flex_attention` itself runs it outside of a compiled region: traced, then eager.
 
     That writes the scores out and looks at the function of a block mask alone. A call from a compiled region gets a
@@ -174,9 +174,9 @@ def run(func: Callable[..., Any], given: Arguments, args: tuple[Any, ...], kwarg
     # operator, too. In an eager call torch's own compilation is one compiled call around it.
     eager_mode.refresh()
     settings = compilation()
-    if any(given.get(name) for name in OTHER_TENSORS) or other_modes() or settings is None:
+    if any(arguments.get(name) for name in OTHER_TENSORS) or other_modes() or settings is None:
         return func(*args, **kwargs)
-    fused = compiled_calls() > 1 and needs_kernel(given["query"], given["key"], given["block_mask"])
+    fused = compiled_calls() > 1 and needs_kernel(arguments["query"], arguments["key"], arguments["block_mask"])
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.compiler.set_stance("default"))
         backend = "inductor" if fused else stack.enter_context(settings)

@@ -16,7 +16,7 @@ from headscope.calls.sites.site import Arguments, Site
 
 
 class Attend(Site):
-    """This library's own attention: the call is what it was given."""
+    """This library's own attention: the call is made of its arguments."""
 
     name = "hs.attend"
 
@@ -28,9 +28,15 @@ class Attend(Site):
         """q, k and v by position, all else by name."""
         return dict(zip(("q", "k", "v"), args, strict=False)) | kwargs
 
-    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
+    def read(self, reader: Reader, heads: int | None, arguments: Arguments) -> Call:
         """A mask is runs already; a bias by distance stays one value for each offset."""
-        q, k, v, mask, bias = given["q"], given["k"], given["v"], given.get("mask"), given.get("bias")
+        q, k, v, mask, bias = (
+            arguments["q"],
+            arguments["k"],
+            arguments["v"],
+            arguments.get("mask"),
+            arguments.get("bias"),
+        )
         queries, keys = q.shape[2], k.shape[2]
         runs = None if mask is None else mask.runs(queries, keys, q.device)
         added = by_offset = None
@@ -40,15 +46,15 @@ class Attend(Site):
             added = reader.copy(bias.values)
         elif bias is not None:
             added = bias.block(slice(0, queries), 0, keys, queries, keys).detach().clone()
-        scale = given.get("scale")
+        scale = arguments.get("scale")
         scale = scale if scale is not None else max(q.shape[3], 1) ** -0.5
-        return Call(q, k, v, runs, added, scale, given.get("softcap"), given.get("sinks"), by_offset=by_offset)
+        return Call(q, k, v, runs, added, scale, arguments.get("softcap"), arguments.get("sinks"), by_offset=by_offset)
 
-    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+    def values(self, output: Any, arguments: Arguments, heads: int | None) -> Tensor:
         """The values: alone, or before the lse or the weights."""
         values: Tensor = output[0] if isinstance(output, tuple) else output
         return values
 
-    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+    def replace(self, output: Any, values: Tensor, arguments: Arguments) -> Any:
         """The lse and the weights stay."""
         return (values, *output[1:]) if isinstance(output, tuple) else values

@@ -47,8 +47,8 @@ class SlidingChunks(Site):
         """The first product: of queries and keys, then (with one number for each) of what is masked."""
         running = blocks.innermost()
         if running is not None and NOTE not in running.notes:
-            given = dict(zip(("self", "query", "key", "window_overlap"), args, strict=False)) | kwargs
-            running.notes[NOTE] = given
+            arguments = dict(zip(("self", "query", "key", "window_overlap"), args, strict=False)) | kwargs
+            running.notes[NOTE] = arguments
         with blocks.suppressed():
             return original(*args, **kwargs)
 
@@ -64,22 +64,24 @@ class SlidingChunks(Site):
         assert running is not None
         marks = {name: running.argument(name) for name in ("is_index_masked", "is_index_global_attn")}
         names = ("self", "attn_probs", "value") if "value_vectors" not in kwargs else ("self",)
-        given = dict(zip(names, args, strict=False)) | kwargs
+        arguments = dict(zip(names, args, strict=False)) | kwargs
         before: Arguments = running.notes[NOTE]
-        return before | marks | {"value": given.get("value", given.get("value_vectors"))}
+        return before | marks | {"value": arguments.get("value", arguments.get("value_vectors"))}
 
-    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
+    def read(self, reader: Reader, heads: int | None, arguments: Arguments) -> Call:
         """The queries are scaled already."""
-        q, k, v = (given[name].transpose(1, 2) for name in ("query", "key", "value"))
-        runs = band(given["window_overlap"], q.shape[2], given["is_index_masked"], given["is_index_global_attn"])
+        q, k, v = (arguments[name].transpose(1, 2) for name in ("query", "key", "value"))
+        runs = band(
+            arguments["window_overlap"], q.shape[2], arguments["is_index_masked"], arguments["is_index_global_attn"]
+        )
         return Call(q, k, v, runs, None, 1.0, cross=False)
 
-    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+    def values(self, output: Any, arguments: Arguments, heads: int | None) -> Tensor:
         """`(b, q, h, e)`."""
         values: Tensor = output.transpose(1, 2)
         return values
 
-    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+    def replace(self, output: Any, values: Tensor, arguments: Arguments) -> Any:
         """With the axes of the output."""
         return values.transpose(1, 2)
 

@@ -30,26 +30,26 @@ class ScaledDotProductAttention(Site):
         """By torch's names."""
         return dict(zip(NAMES, args, strict=False)) | kwargs
 
-    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
+    def read(self, reader: Reader, heads: int | None, arguments: Arguments) -> Call:
         """Torch's `is_causal` is aligned to the start, and its `attn_mask` says who may attend."""
-        query, key, value = given["query"], given["key"], given["value"]
+        query, key, value = arguments["query"], arguments["key"], arguments["value"]
         leading, rank = axes(query, key, value)
         q, k, v = (four_axes(x, leading, heads, rank) for x in (query, key, value))
-        runs = causal_from_the_start(q.shape[2], k.shape[2], q.device) if given.get("is_causal") else None
-        meaning, mask = Meaning(None, None), given.get("attn_mask")
+        runs = causal_from_the_start(q.shape[2], k.shape[2], q.device) if arguments.get("is_causal") else None
+        meaning, mask = Meaning(None, None), arguments.get("attn_mask")
         if mask is not None:
             if mask.shape[-1] != k.shape[2]:
                 mask = mask.expand(*mask.shape[:-1], k.shape[2])
             meaning = reader(mask if rank == 4 else mask_axes(mask, rank, leading, heads))
-        scale = given.get("scale")
+        scale = arguments.get("scale")
         scale = scale if scale is not None else 1.0 / math.sqrt(max(q.shape[3], 1))
         return Call(q, k, v, both(runs, meaning.runs), meaning.bias, float(scale))
 
-    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+    def values(self, output: Any, arguments: Arguments, heads: int | None) -> Tensor:
         """The output, with four axes."""
         return four_axes(output, output.shape[:-3], heads)
 
-    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+    def replace(self, output: Any, values: Tensor, arguments: Arguments) -> Any:
         """With the axes of the output."""
         return values.reshape(output.shape)
 

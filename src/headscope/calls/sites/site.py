@@ -43,23 +43,23 @@ class Site(ABC):
         """The arguments of a call by name."""
 
     @abstractmethod
-    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call | None:
+    def read(self, reader: Reader, heads: int | None, arguments: Arguments) -> Call | None:
         """The call; None where it turns out to be no attention.
 
         Args:
             heads: how many heads the calling module says it has.
         """
 
-    def refusal(self, output: Any, given: Arguments) -> str | None:
+    def refusal(self, output: Any, arguments: Arguments) -> str | None:
         """Why the output of a call cannot be edited; None where it can."""
         return None
 
     @abstractmethod
-    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+    def values(self, output: Any, arguments: Arguments, heads: int | None) -> Tensor:
         """The values `(b, h, q, e)` in what the function returned."""
 
     @abstractmethod
-    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+    def replace(self, output: Any, values: Tensor, arguments: Arguments) -> Any:
         """What the function returned, with other values."""
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -68,27 +68,27 @@ class Site(ABC):
 
     def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The function's own result, captured and edited for the blocks that are open."""
-        given = functools.cache(lambda: self.arguments(func, args, kwargs))
+        get_arguments = functools.cache(lambda: self.arguments(func, args, kwargs))
 
         def read(reader: Reader, heads: int | None) -> Call | None:
-            return self.read(reader, heads, given())
+            return self.read(reader, heads, get_arguments())
 
         if not self.reads_afterwards:
             blocks.capture(self.name, read)
         output = self.run(func, args, kwargs)
         if self.reads_afterwards:
             blocks.capture(self.name, read)
-        return self.edit(output, given, read)
+        return self.edit(output, get_arguments, read)
 
-    def edit(self, output: Any, arguments: Callable[[], Arguments], read: Read) -> Any:
+    def edit(self, output: Any, get_arguments: Callable[[], Arguments], read: Read) -> Any:
         """A function's result after the edits of the blocks that are open."""
         if not blocks.editing():
             return output
-        given = arguments()
-        why = self.refusal(output, given)
+        arguments = get_arguments()
+        why = self.refusal(output, arguments)
         if why is not None:
             blocks.refuse(self.name, why)
             return output
-        values = self.values(output, given, blocks.running_heads())
+        values = self.values(output, arguments, blocks.running_heads())
         edited = blocks.edited(values, read)
-        return output if edited is values else self.replace(output, edited, given)
+        return output if edited is values else self.replace(output, edited, arguments)

@@ -49,36 +49,36 @@ class FastPath(Site):
         blocks.capture(self.name, read, part=part)
         return self.edit(func(*args, **kwargs), dict, read)
 
-    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
+    def read(self, reader: Reader, heads: int | None, arguments: Arguments) -> Call:
         """q, k and v from the layer's own projection."""
-        x, runs = given["src" if "src" in given else "query"], None
+        x, runs = arguments["src" if "src" in arguments else "query"], None
         if x.is_nested:
             lengths = torch.tensor([len(one) for one in x.unbind()], device=x.device, dtype=torch.int32)
             x = x.to_padded_tensor(0.0)
             runs = padded(lengths, x.shape[1])
-        if given.get("norm_first"):
-            x = layer_norm(x, x.shape[-1:], given["norm_weight_1"], given["norm_bias_1"], given["eps"])
+        if arguments.get("norm_first"):
+            x = layer_norm(x, x.shape[-1:], arguments["norm_weight_1"], arguments["norm_bias_1"], arguments["eps"])
         b, count, _ = x.shape
-        projected = linear(x, given["qkv_weight"], given["qkv_bias"])
-        q, k, v = projected.view(b, count, 3, given["num_heads" if "num_heads" in given else "num_head"], -1).permute(
-            2, 0, 3, 1, 4
-        )
-        mask = given.get("mask")
+        projected = linear(x, arguments["qkv_weight"], arguments["qkv_bias"])
+        q, k, v = projected.view(
+            b, count, 3, arguments["num_heads" if "num_heads" in arguments else "num_head"], -1
+        ).permute(2, 0, 3, 1, 4)
+        mask = arguments.get("mask")
         if mask is not None:
-            hidden = mask[:, None, None] if given.get("mask_type") == KEY_PADDING else mask
+            hidden = mask[:, None, None] if arguments.get("mask_type") == KEY_PADDING else mask
             runs = both(runs, reader(hidden.logical_not()).runs)
         return Call(q, k, v, runs, None, 1.0 / math.sqrt(max(q.shape[3], 1)), cross=False)
 
-    def refusal(self, output: Any, given: Arguments) -> str | None:
+    def refusal(self, output: Any, arguments: Arguments) -> str | None:
         """Its heads are merged and projected inside; with a block that edits, torch's layers do not come here."""
         return "torch computes the whole layer in one operator"
 
-    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+    def values(self, output: Any, arguments: Arguments, heads: int | None) -> Tensor:
         """The result of the layer: it has no values of single heads."""
         whole: Tensor = output[0] if isinstance(output, tuple) else output
         return whole
 
-    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+    def replace(self, output: Any, values: Tensor, arguments: Arguments) -> Any:
         """The result stays."""
         return output
 

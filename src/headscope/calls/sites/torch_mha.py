@@ -26,7 +26,7 @@ from headscope.compat.torch import mha_projections
 class Running:
     """One call while it runs: torch projects q, k and v inside, and merges the heads there."""
 
-    given: Arguments
+    arguments: Arguments
     projected: tuple[Tensor, Tensor, Tensor] | None = None
     captured: bool = False
 
@@ -70,18 +70,18 @@ class MultiHeadAttentionForward(Site):
         self._capture(call)
         return output
 
-    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call | None:
+    def read(self, reader: Reader, heads: int | None, arguments: Arguments) -> Call | None:
         """Read from the projections: see `_read`."""
         return None if _local.call is None else self._read(reader, _local.call)
 
-    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+    def values(self, output: Any, arguments: Arguments, heads: int | None) -> Tensor:
         """The merged heads `(positions · batch, m)` as values."""
-        count = given["num_heads"]
-        batch = 1 if given["query"].ndim == 2 else given["query"].shape[1]
+        count = arguments["num_heads"]
+        batch = 1 if arguments["query"].ndim == 2 else arguments["query"].shape[1]
         merged: Tensor = output.reshape(-1, batch, count, output.shape[-1] // count)
         return merged.permute(1, 2, 0, 3)
 
-    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+    def replace(self, output: Any, values: Tensor, arguments: Arguments) -> Any:
         """Merged again."""
         return values.permute(2, 0, 1, 3).reshape(output.shape)
 
@@ -103,12 +103,12 @@ class MultiHeadAttentionForward(Site):
         call = _local.call
         if call is not None and call.projected is not None and blocks.here():
             weight = args[1] if len(args) > 1 else kwargs.get("weight")
-            if weight is call.given["out_proj_weight"]:
+            if weight is call.arguments["out_proj_weight"]:
                 self._capture(call)
-            if weight is call.given["out_proj_weight"] and blocks.editing():
-                values = self.values(args[0], call.given, None)
+            if weight is call.arguments["out_proj_weight"] and blocks.editing():
+                values = self.values(args[0], call.arguments, None)
                 edited = blocks.edited(values, lambda reader, heads: self._read(reader, call))
-                args = (self.replace(args[0], edited, call.given), *args[1:])
+                args = (self.replace(args[0], edited, call.arguments), *args[1:])
         return original(*args, **kwargs)
 
     @staticmethod
@@ -118,25 +118,28 @@ class MultiHeadAttentionForward(Site):
         Its masks say who may *not* attend, its learned and its zero key are appended to the others, and its tensors
         are `(positions, batch, size)`.
         """
-        given = call.given
+        arguments = call.arguments
         if call.projected is None:
             return None
         q, k, v = (x if x.ndim == 3 else x[:, None] for x in call.projected)
-        count, batch, heads = q.shape[0], q.shape[1], given["num_heads"]
-        if given.get("bias_k") is not None:
-            k = torch.cat([k, given["bias_k"].repeat(1, batch, 1)])
-            v = torch.cat([v, given["bias_v"].repeat(1, batch, 1)])
+        count, batch, heads = q.shape[0], q.shape[1], arguments["num_heads"]
+        if arguments.get("bias_k") is not None:
+            k = torch.cat([k, arguments["bias_k"].repeat(1, batch, 1)])
+            v = torch.cat([v, arguments["bias_v"].repeat(1, batch, 1)])
         size = q.shape[2] // heads
         q, k, v = (x.reshape(len(x), batch, heads, size).permute(1, 2, 0, 3) for x in (q, k, v))
-        static_k, static_v = given.get("static_k"), given.get("static_v")
+        static_k, static_v = arguments.get("static_k"), arguments.get("static_v")
         if static_k is not None:
             k = static_k.reshape(batch, heads, *static_k.shape[1:])
         if static_v is not None:
             v = static_v.reshape(batch, heads, *static_v.shape[1:])
-        if given.get("add_zero_attn"):
+        if arguments.get("add_zero_attn"):
             k, v = pad(k, (0, 0, 0, 1)), pad(v, (0, 0, 0, 1))
         runs = bias = None
-        for mask, sizes in ((given.get("attn_mask"), (-1, 1, count)), (given.get("key_padding_mask"), (batch, 1, 1))):
+        for mask, sizes in (
+            (arguments.get("attn_mask"), (-1, 1, count)),
+            (arguments.get("key_padding_mask"), (batch, 1, 1)),
+        ):
             if mask is None:
                 continue
             if mask.ndim == 3 and mask.shape[0] > 1:
@@ -145,7 +148,7 @@ class MultiHeadAttentionForward(Site):
             runs = both(runs, meaning.runs)
             if meaning.bias is not None:
                 bias = meaning.bias if bias is None else bias + meaning.bias
-        cross = given["query"] is not given["key"]
+        cross = arguments["query"] is not arguments["key"]
         return Call(q, k, v, runs, bias, 1.0 / math.sqrt(max(size, 1)), cross=cross)
 
 

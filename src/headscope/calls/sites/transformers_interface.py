@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from headscope.attention.bias import DenseBias
-from headscope.attention.masks.mask import Given
+from headscope.attention.masks.mask import Intervals
 from headscope.attention.masks.runs import Runs
 from headscope.attention.masks.tensors import Reader
 from headscope.attention.paths.formula import normalise, scores
@@ -71,16 +71,16 @@ class AttentionInterface(Site):
         """By the names of the interface."""
         return kernel_arguments(func, args, kwargs)
 
-    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call | None:
+    def read(self, reader: Reader, heads: int | None, arguments: Arguments) -> Call | None:
         """From the arguments and the weights that an eager kernel returned."""
-        return eager(reader, given["module"], given, given["weights"])
+        return eager(reader, arguments["module"], arguments, arguments["weights"])
 
-    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+    def values(self, output: Any, arguments: Arguments, heads: int | None) -> Tensor:
         """`(b, q, h, e)`, beside the weights or alone."""
         values: Tensor = output[0] if isinstance(output, tuple) else output
         return values.transpose(1, 2)
 
-    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+    def replace(self, output: Any, values: Tensor, arguments: Arguments) -> Any:
         """The weights stay."""
         new = values.transpose(1, 2).contiguous()
         return (new, *output[1:]) if isinstance(output, tuple) else new
@@ -93,13 +93,13 @@ class AttentionInterface(Site):
             output = func(*args, **kwargs)
         weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
         known = first | {"weights": weights}
-        given = functools.cache(lambda: self.arguments(func, args, kwargs) | known)
+        get_arguments = functools.cache(lambda: self.arguments(func, args, kwargs) | known)
 
         def read(reader: Reader, heads: int | None) -> Call | None:
-            return self.read(reader, heads, given())
+            return self.read(reader, heads, get_arguments())
 
         blocks.capture(self.name, read, skip=frame.captured)
-        return self.edit(output, given, read)
+        return self.edit(output, get_arguments, read)
 
 
 class Kernel:
@@ -128,20 +128,20 @@ def unfold(call: Call, q: Tensor) -> Call:
     return replace(call, q=q, runs=runs, bias=bias)
 
 
-def eager(read: Reader, module: Any, given: Arguments, weights: Any) -> Call | None:
+def eager(read: Reader, module: Any, arguments: Arguments, weights: Any) -> Call | None:
     """A call of a kernel that calls none of torch's attention functions, from its arguments and its result.
 
     A sink `s_i` of every query is a bias of `-s_i` on all of its scores beside a sink of 0: the same weights.
     """
-    q, k, v = given["query"], given["key"], given["value"]
-    scale = first(given.get("scaling"), getattr(module, "scaling", None), q.shape[-1] ** -0.5)
-    sinks = first(given.get("s_aux"), given.get("sinks"), getattr(module, "sinks", None))
-    softcap = given.get("softcap")
+    q, k, v = arguments["query"], arguments["key"], arguments["value"]
+    scale = first(arguments.get("scaling"), getattr(module, "scaling", None), q.shape[-1] ** -0.5)
+    sinks = first(arguments.get("s_aux"), arguments.get("sinks"), getattr(module, "sinks", None))
+    softcap = arguments.get("softcap")
     runs = bias = None
-    mask = given.get("attention_mask")
+    mask = arguments.get("attention_mask")
     if isinstance(mask, Tensor) and mask.ndim == 4:
         runs, bias = read(mask[..., : k.shape[2]])
-    position = given.get("position_bias")
+    position = arguments.get("position_bias")
     if isinstance(position, Tensor):
         found = read(position[..., : k.shape[2]])
         runs = both(runs, found.runs)
@@ -151,17 +151,17 @@ def eager(read: Reader, module: Any, given: Arguments, weights: Any) -> Call | N
         bias = -sinks.detach() if bias is None else bias - sinks.detach()
         sinks = sinks.new_zeros(sinks.shape[1])
     call = Call(q, k, v, runs, bias, float(scale), softcap, sinks)
-    if isinstance(weights, Tensor) and weights.ndim == 4 and not agrees(call, weights, given):
+    if isinstance(weights, Tensor) and weights.ndim == 4 and not agrees(call, weights, arguments):
         return from_weights(weights, v)
     return call
 
 
-def first(*given: Any) -> Any:
+def first(*values: Any) -> Any:
     """The first of several values that is one."""
-    return next((x for x in given if x is not None), None)
+    return next((x for x in values if x is not None), None)
 
 
-def agrees(call: Call, weights: Tensor, given: dict[str, Any]) -> bool:
+def agrees(call: Call, weights: Tensor, arguments: dict[str, Any]) -> bool:
     """Whether a call explains the weights that the model computed: some rows of the outer items are compared."""
     q, k = call.q.float(), call.k.float()
     b, h, queries, keys = weights.shape
@@ -173,7 +173,7 @@ def agrees(call: Call, weights: Tensor, given: dict[str, Any]) -> bool:
         allowed = bias = None
         if call.runs is not None:
             part = type(call.runs)(*(x if len(x) == 1 else x[one] for x in call.runs))
-            allowed = Given(part, keys).to_dense(queries, keys, q.device)[:, :, rows]
+            allowed = Intervals(part, keys).to_dense(queries, keys, q.device)[:, :, rows]
         if call.bias is not None:
             part_bias = call.bias if len(call.bias) == 1 else call.bias[one]
             bias = (
@@ -182,7 +182,7 @@ def agrees(call: Call, weights: Tensor, given: dict[str, Any]) -> bool:
         s = scores(q[one][:, :, rows], k[one], scale=call.scale, softcap=call.softcap, bias=bias, allowed=allowed)
         mine, lse = normalise(s, call.sinks)
         theirs = weights[one][:, :, rows].float()
-        dropout = given.get("dropout") or 0.0
+        dropout = arguments.get("dropout") or 0.0
         kept = (theirs != 0) if dropout else torch.ones_like(theirs, dtype=torch.bool)
         kept &= ~lse.isneginf()[..., None]
         if bool(((mine - theirs * (1 - dropout)).abs() * kept > 2e-3).any()):

@@ -33,16 +33,16 @@ class MemoryEfficientAttention(Site):
         """By the function's own names."""
         return dict(inspect.signature(func).bind(*args, **kwargs).arguments)
 
-    def read(self, reader: Reader, heads: int | None, given: Arguments) -> Call:
+    def read(self, reader: Reader, heads: int | None, arguments: Arguments) -> Call:
         """See `read_call`."""
-        return read_call(reader, given)
+        return read_call(reader, arguments)
 
-    def values(self, output: Any, given: Arguments, heads: int | None) -> Tensor:
+    def values(self, output: Any, arguments: Arguments, heads: int | None) -> Tensor:
         """`(b, q, e)`, `(b, q, h, e)` or `(b, q, g, h / g, e)`."""
         values: Tensor = output[:, :, None] if output.ndim == 3 else output
         return values.flatten(2, -2).transpose(1, 2)
 
-    def replace(self, output: Any, values: Tensor, given: Arguments) -> Any:
+    def replace(self, output: Any, values: Tensor, arguments: Arguments) -> Any:
         """With the axes of the output."""
         return values.transpose(1, 2).reshape(output.shape)
 
@@ -55,18 +55,18 @@ class MemoryEfficientAttention(Site):
         return self.around(original, args, kwargs) if blocks.here() else original(*args, **kwargs)
 
 
-def read_call(reader: Reader, given: Arguments) -> Call:
+def read_call(reader: Reader, arguments: Arguments) -> Call:
     """A call of `xformers.ops.memory_efficient_attention`; tensors of five axes have their heads in groups."""
-    q, k, v = given["query"], given["key"], given["value"]
+    q, k, v = arguments["query"], arguments["key"], arguments["value"]
     if q.ndim == 3:
         q, k, v = (x[:, :, None] for x in (q, k, v))
     if q.ndim == 5:  # keys and values are expanded within each group
         k, v = (x[:, :, :, 0] if x.stride(3) == 0 or x.shape[3] == 1 else x.flatten(2, 3) for x in (k, v))
         q = q.flatten(2, 3)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    scale = given.get("scale")
+    scale = arguments.get("scale")
     call = Call(q, k, v, None, None, float(scale) if scale is not None else q.shape[-1] ** -0.5)
-    bias = given.get("attn_bias")
+    bias = arguments.get("attn_bias")
     if bias is None:
         return call
     kind = type(bias).__name__

@@ -69,10 +69,10 @@ class ByRows(torch.autograd.Function):
         for rows in blocks(request):
             with torch.enable_grad():
                 q, k, sinks = (x.detach().requires_grad_() for x in (inputs[0][:, :, rows], *inputs[1:3]))
-                given = (q, k, sinks, *inputs[3:])
+                sources = (q, k, sinks, *inputs[3:])
                 found = ctx.statistic(*block(request, rows, q, k, sinks))
             share = gradient if ctx.total else gradient[:, :, rows]
-            parts = torch.autograd.grad(found, [given[n] for n in wanted], share, allow_unused=True)
+            parts = torch.autograd.grad(found, [sources[n] for n in wanted], share, allow_unused=True)
             for number, part in zip(wanted, parts, strict=True):
                 if part is not None:
                     (sums[number] if number else sums[number][:, :, rows]).add_(part)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from headscope.attention.masks.mask import Given
+from headscope.attention.masks.mask import Intervals
 from headscope.attention.masks.runs import Runs
 from headscope.attention.request import Request
 from headscope.look.sequences import PartOfBias
@@ -23,7 +23,7 @@ def part(request: Request, rows: slice | Int64[Tensor, " rows"], first: int = 0,
     mask, runs = None, request.runs()
     if runs is not None:
         start, stop = (side if side.shape[2] == 1 else side[:, :, rows] for side in runs)
-        mask = Given(Runs(*((side - first).clamp(0, last - first) for side in (start, stop))), last - first)
+        mask = Intervals(Runs(*((side - first).clamp(0, last - first) for side in (start, stop))), last - first)
     bias = request.bias
     if bias is not None:
         numbers = torch.arange(queries)[rows] if isinstance(rows, slice) else rows

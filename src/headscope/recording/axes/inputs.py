@@ -35,7 +35,7 @@ SPECIAL = ("bos", "eos", "pad", "cls", "sep", "decoder_start")
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class InputArgument:
     """One argument of a running module that says what positions are.
 
     Attributes:
@@ -81,7 +81,7 @@ class Place:
     """Where a call was captured: the inputs of the modules around it, innermost first, and how many came before."""
 
     side: Side | None
-    given: list[Given]
+    inputs: list[InputArgument]
     earlier: int
     items: int
     queries: int
@@ -92,7 +92,7 @@ class Inputs:
 
     def __init__(self, model: nn.Module) -> None:
         self.config: Any = getattr(model, "config", None)
-        self.before: list[Given] = []
+        self.before: list[InputArgument] = []
         self._places: dict[int, list[Place]] = {}
         self._made: dict[Any, list[Axis]] = {}
         self._axes: dict[Any, Axis] = {}
@@ -100,14 +100,14 @@ class Inputs:
     def see(self, running: Sequence[Running]) -> None:
         """Look at what the modules that are running now were given; each is looked at once."""
         for frame in running:
-            if "given" not in frame.notes:
-                frame.notes["given"] = found = given_to(frame)
+            if "inputs" not in frame.notes:
+                frame.notes["inputs"] = found = input_arguments(frame)
                 self.before += found
 
     def captured(self, steps: Steps, running: Sequence[Running], call: Call) -> None:
         """Remember where a call that was kept came from."""
-        given = [one for frame in reversed(running) for one in frame.notes.get("given", ())]
-        place = Place(side_of(running[-1].name), given, len(self.before), call.q.shape[0], call.q.shape[2])
+        inputs = [one for frame in reversed(running) for one in frame.notes.get("inputs", ())]
+        place = Place(side_of(running[-1].name), inputs, len(self.before), call.q.shape[0], call.q.shape[2])
         self._places.setdefault(id(steps), []).append(place)
 
     def label(self, steps: Steps, layer: Layer) -> None:
@@ -130,7 +130,7 @@ class Inputs:
 
     def _own(self, places: list[Place], steps: Steps, items: int, asked: int) -> list[Axis] | None:
         """The axes of the queries of all steps of a layer, one after the other."""
-        sources = [next((one for one in place.given if self._is_own(one, place)), None) for place in places]
+        sources = [next((one for one in place.inputs if self._is_own(one, place)), None) for place in places]
         first = sources[0]
         if first is None:
             return None
@@ -158,13 +158,13 @@ class Inputs:
         return self._made[key]
 
     @staticmethod
-    def _is_own(one: Given, place: Place) -> bool:
+    def _is_own(one: InputArgument, place: Place) -> bool:
         return agree(one.side, place.side) and one.shape[0] == place.items and one.fits(place.items, place.queries)
 
     def _others(self, place: Place, keys: int, items: int) -> list[Axis] | None:
         """The axes of what a cross-attention looks at: given around it, or to a module that ran before."""
-        own = next((one for one in place.given if self._is_own(one, place)), None)
-        for one in [*place.given, *reversed(self.before[: place.earlier])]:
+        own = next((one for one in place.inputs if self._is_own(one, place)), None)
+        for one in [*place.inputs, *reversed(self.before[: place.earlier])]:
             if one is own or one.side == "decoder" or not one.fits(items, keys):
                 continue
             if one.ids is None:
@@ -172,7 +172,7 @@ class Inputs:
             return self._tokens(spread(one.ids, items), spread(hidden_of(one), items))
         return None
 
-    def _seen(self, one: Given, count: int, items: int) -> list[Axis] | None:
+    def _seen(self, one: InputArgument, count: int, items: int) -> list[Axis] | None:
         """The axes of pixels or sound, made once for all layers."""
         key = (id(one), count, items)
         if key not in self._made:
@@ -212,7 +212,7 @@ def in_words(name: str, ids: tuple[int, ...]) -> Axis | None:
     return ids_axis(ids, tokenizer) if tokenizer is not None and knows(tokenizer, ids) else None
 
 
-def given_to(frame: Running) -> list[Given]:
+def input_arguments(frame: Running) -> list[InputArgument]:
     """What a running module was given that says what positions are."""
     names = parameters(cast(Any, type(frame.module)))[1:] if frame.args else ()
     arguments = [*zip(names, frame.args, strict=False), *frame.kwargs.items()]
@@ -221,17 +221,17 @@ def given_to(frame: Running) -> list[Given]:
         what = what_is(name, x)
         if what is None:
             continue
-        side = side_given(frame, name)
+        side = side_of_argument(frame, name)
         if what != "ids":
             content = miniatures.few(what, x) if known(x) else None
-            found.append(Given(what, name, frame.module, tuple(x.shape), side, content=content))
+            found.append(InputArgument(what, name, frame.module, tuple(x.shape), side, content=content))
             continue
         ids = x.detach().clone()
         mask = frame.argument(name.replace("input_ids", "attention_mask"))
         hidden = None
         if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] >= ids.shape[1]:
             hidden = mask[:, mask.shape[1] - ids.shape[1] :] == 0
-        found.append(Given(what, name, frame.module, tuple(ids.shape), side, ids, hidden))
+        found.append(InputArgument(what, name, frame.module, tuple(ids.shape), side, ids, hidden))
     return found
 
 
@@ -256,7 +256,7 @@ def side_of(path: str) -> Side | None:
     return "encoder" if "encoder" in path else None
 
 
-def side_given(frame: Running, name: str) -> Side | None:
+def side_of_argument(frame: Running, name: str) -> Side | None:
     """Whose positions an argument tells."""
     if name.startswith("decoder_") or name == "target":
         return "decoder"
@@ -281,7 +281,7 @@ def spread(x: Tensor, items: int) -> Tensor:
     return x.cpu().repeat_interleave(items // max(len(x), 1), 0)
 
 
-def hidden_of(one: Given) -> Tensor:
+def hidden_of(one: InputArgument) -> Tensor:
     """Which positions of some ids a mask hides; none unless there was one."""
     assert one.ids is not None
     if one.hidden is None or len(one.hidden) != len(one.ids):

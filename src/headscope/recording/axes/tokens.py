@@ -93,12 +93,12 @@ def made(
     """An axis of tokens from what was given of them."""
     numbers: list[int] | None = None
     if ids is not None:
-        given: Any = ids.squeeze(0).tolist() if isinstance(ids, Tensor) else ids
-        if given and isinstance(given[0], list):
+        listed: Any = ids.squeeze(0).tolist() if isinstance(ids, Tensor) else ids
+        if listed and isinstance(listed[0], list):
             raise LookError(
-                f"recording.tokens: ids of {len(given)} batch items were given; give those of one, ids[i] with item=i."
+                f"recording.tokens: ids of {len(listed)} batch items were given; give those of one, ids[i] with item=i."
             )
-        numbers = [int(number) for number in given]
+        numbers = [int(number) for number in listed]
     if isinstance(texts, str):
         if tokenizer is None:
             raise LookError(

@@ -78,9 +78,9 @@ class AxisEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
         if self.kind == "segments":
             return self._segments_problem()
         for name in ("labels", "ids", "spans"):
-            given = getattr(self, name)
-            if given is not None and len(given) != self.length:
-                return f"{name}: {len(given)} entries for {self.length} positions."
+            entries = getattr(self, name)
+            if entries is not None and len(entries) != self.length:
+                return f"{name}: {len(entries)} entries for {self.length} positions."
         if self.odd and not (self.labels is not None and max(self.odd) < self.length and all_read(self.odd)):
             return "odd: no label, or no text in UTF-16."
         if self.seconds is not None and not self.seconds >= 0:

@@ -176,36 +176,36 @@ def alike(a: Layer, b: Layer) -> bool:
 def joined(parts: Sequence[Layer], axis: int) -> dict[str, Any]:
     """The tensors of several layers, put together along the items or the heads."""
     counts = [part.heads if axis == HEADS else part.items for part in parts]
-    given: dict[str, Any] = {"q": torch.cat([part.q for part in parts], axis)}
+    tensors: dict[str, Any] = {"q": torch.cat([part.q for part in parts], axis)}
     ks, vs = [part.k for part in parts], [part.v for part in parts]
     shares = [part.heads // k.shape[1] for part, k in zip(parts, ks, strict=True)]
     shared = axis == HEADS and all(k.shape[1] == 1 and torch.equal(k, ks[0]) for k in ks)
     for name, xs in (("k", ks), ("v", vs)):
         if any(x is None for x in xs):
-            given[name] = None
+            tensors[name] = None
         elif shared:
-            given[name] = xs[0]  # one group for all heads, which every rank has
+            tensors[name] = xs[0]  # one group for all heads, which every rank has
         else:
             if axis == HEADS and len(set(shares)) > 1:
                 xs = [x.repeat_interleave(share, 1) for x, share in zip(xs, shares, strict=True) if x is not None]
-            given[name] = torch.cat(xs, axis)  # type: ignore[arg-type]
-    given["runs"] = joined_runs([part.runs for part in parts], axis, counts, ks[0].shape[2])
+            tensors[name] = torch.cat(xs, axis)  # type: ignore[arg-type]
+    tensors["runs"] = joined_runs([part.runs for part in parts], axis, counts, ks[0].shape[2])
     lines = [part.by_offset for part in parts if part.by_offset is not None]
-    given["by_offset"] = None if not lines else lines[0] if axis != HEADS or len(lines[0]) == 1 else torch.cat(lines)
-    given["bias"] = joined_bias([part.bias for part in parts], axis, counts)
+    tensors["by_offset"] = None if not lines else lines[0] if axis != HEADS or len(lines[0]) == 1 else torch.cat(lines)
+    tensors["bias"] = joined_bias([part.bias for part in parts], axis, counts)
     sinks = [part.sinks for part in parts if part.sinks is not None]
-    given["sinks"] = None if not sinks else torch.cat(sinks) if axis == HEADS else sinks[0]
+    tensors["sinks"] = None if not sinks else torch.cat(sinks) if axis == HEADS else sinks[0]
     lse = [part.lse for part in parts if part.lse is not None]
-    given["lse"] = torch.cat(lse, axis) if len(lse) == len(parts) else None
-    return given
+    tensors["lse"] = torch.cat(lse, axis) if len(lse) == len(parts) else None
+    return tensors
 
 
-def joined_runs(given: Sequence[Runs | None], axis: int, counts: Sequence[int], keys: int) -> Runs | None:
+def joined_runs(parts: Sequence[Runs | None], axis: int, counts: Sequence[int], keys: int) -> Runs | None:
     """The runs of several parts; None allows everything."""
-    if all(runs is None for runs in given):
+    if all(runs is None for runs in parts):
         return None
     whole_row = torch.tensor([[[[0]]]], dtype=torch.int32)
-    filled = [Runs(whole_row, whole_row + keys) if runs is None else runs for runs in given]
+    filled = [Runs(whole_row, whole_row + keys) if runs is None else runs for runs in parts]
     most = max(runs.start.shape[3] for runs in filled)
 
     def side(which: int) -> Tensor:
@@ -217,20 +217,20 @@ def joined_runs(given: Sequence[Runs | None], axis: int, counts: Sequence[int], 
     return Runs(start.expand(sizes), stop.expand(sizes))
 
 
-def joined_bias(given: Sequence[Tensor | None], axis: int, counts: Sequence[int]) -> Tensor | None:
+def joined_bias(parts: Sequence[Tensor | None], axis: int, counts: Sequence[int]) -> Tensor | None:
     """The biases of several parts; None adds nothing."""
-    some = next((bias for bias in given if bias is not None), None)
+    some = next((bias for bias in parts if bias is not None), None)
     if some is None:
         return None
-    return side_by_side([some.new_zeros(1, 1, 1, 1) if bias is None else bias for bias in given], axis, counts)
+    return side_by_side([some.new_zeros(1, 1, 1, 1) if bias is None else bias for bias in parts], axis, counts)
 
 
-def side_by_side(given: Sequence[Tensor], axis: int, counts: Sequence[int]) -> Tensor:
+def side_by_side(tensors: Sequence[Tensor], axis: int, counts: Sequence[int]) -> Tensor:
     """Tensors with four axes along one of them, where a tensor may stand for all; the same one stays as it is."""
-    if all(x.shape[axis] == 1 and torch.equal(x, given[0]) for x in given):
-        return given[0]
-    sizes = [max(x.shape[i] for x in given) for i in range(4)]
-    wide = [x.expand(*sizes[:axis], count, *sizes[axis + 1 :]) for x, count in zip(given, counts, strict=True)]
+    if all(x.shape[axis] == 1 and torch.equal(x, tensors[0]) for x in tensors):
+        return tensors[0]
+    sizes = [max(x.shape[i] for x in tensors) for i in range(4)]
+    wide = [x.expand(*sizes[:axis], count, *sizes[axis + 1 :]) for x, count in zip(tensors, counts, strict=True)]
     return torch.cat(wide, axis)
 
 
@@ -261,20 +261,20 @@ def gathered(
 
 def plain_layer(layer: Layer) -> Layer:
     """A layer with its tensors in memory, on the CPU."""
-    given = {field.name: getattr(layer, field.name) for field in fields(Layer)}
-    for name, x in given.items():
+    values = {field.name: getattr(layer, field.name) for field in fields(Layer)}
+    for name, x in values.items():
         if isinstance(x, Tensor):
-            given[name] = x.detach().cpu()
+            values[name] = x.detach().cpu()
     if layer.runs is not None:
-        given["runs"] = layer.runs.to("cpu")
-    return Layer(**given)
+        values["runs"] = layer.runs.to("cpu")
+    return Layer(**values)
 
 
 def without_tensors(layer: Layer) -> Layer:
     """What of a layer is checked before its tensors travel."""
-    given = {field.name: getattr(layer, field.name) for field in fields(Layer) if field.name not in stays()}
+    values = {field.name: getattr(layer, field.name) for field in fields(Layer) if field.name not in stays()}
     empty = torch.empty(layer.items, layer.heads, 0, 0)
-    return Layer(**given, q=empty, k=empty[:, :1], v=None, runs=None)
+    return Layer(**values, q=empty, k=empty[:, :1], v=None, runs=None)
 
 
 def stays() -> set[str]:
