@@ -1,18 +1,21 @@
 """The levels of a map on disk: exact, resumable, shared between processes; and the estimate before they are there."""
 
 import math
+import os
 import threading
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 import headscope as hs
 from headscope.errors import LookError
 from headscope.tiles import codes, filling
 from headscope.tiles.background import Filler
 from headscope.tiles.head_map import EMPTY, ESTIMATE, EXACT, NOT_YET, HeadMap
+from headscope.tiles.places import places
 from headscope.tiles.sample import estimate
 from headscope.tiles.strips import Shape, Strips
 
@@ -180,6 +183,113 @@ def test_a_damaged_strip_is_made_again(tmp_path, damage):
     assert not again.strips.has(0)
     filling.fill(again.call, again.strips)
     assert file.read_bytes() == content
+
+
+LIES = {
+    "empty span": {"span": torch.zeros(0, dtype=torch.int64)},
+    "span of numbers": {"span": torch.tensor([0.0, 4.0])},
+    "span below": {"span": torch.tensor([-4, 4])},
+    "span above": {"span": torch.tensor([0, 2**62])},
+    "span turned": {"span": torch.tensor([8, 4])},
+    "span in between": {"span": torch.tensor([1, 256])},
+    "narrow span": {"span": torch.tensor([0, 4])},
+    "no tops": {"tops": torch.zeros(0)},
+    "statistic without an axis": {"entropy": torch.tensor(1.0)},
+    "statistic of two axes": {"peak": torch.zeros(512, 1)},
+    "whole statistic": {"lse": torch.zeros(512, dtype=torch.int64)},
+    "short codes": {"mean.1": torch.zeros(1, 1, dtype=torch.uint16)},
+    "wide codes": {"max.0": torch.zeros(256, 4096, dtype=torch.uint16)},
+    "other codes": {"mean.0": torch.zeros(256, 256, dtype=torch.uint8)},
+    "complex": {"received": torch.zeros(855, dtype=torch.complex64)},
+    "missing": {"max.2": None},
+}
+
+
+def test_a_strip_that_no_pass_wrote_is_not_there(tmp_path):
+    one = made(tmp_path / "map")
+    one.strips.write(0, first_strip(one))
+    file = one.strips.path(0)
+    content = file.read_bytes()
+    tensors = load_file(file)
+    for name, lie in LIES.items():
+        save_file({key: x for key, x in {**tensors, **lie}.items() if x is not None}, file)
+        again = made(tmp_path / "map")
+        assert not again.strips.has(0), name
+        assert again.tile(again.shape.top, 0, 0, 16).status == NOT_YET
+        assert places(again)["status"] == "not yet"
+        assert not again.strips.received.any()
+    file.write_bytes(content)
+    assert again.strips.has(0)
+
+
+@pytest.mark.parametrize("gone", ["removed", "empty span"])
+def test_the_folder_may_go_while_the_map_is_shown(tmp_path, gone):
+    one, filler = made(tmp_path / "map", "none"), Filler()
+    filler.want(one)
+    assert exact(filler, one)
+    before, received = one.tile(one.shape.top, 0, 0, 16), one.strips.received.clone()
+    for strip in range(one.shape.strips):
+        file = one.strips.path(strip)
+        file.unlink() if gone == "removed" else save_file({**load_file(file), **LIES[gone]}, file)
+    assert one.tile(one.shape.top, 0, 0, 16).status == NOT_YET
+    places(one)
+    assert filler.status(one).phase != "exact"
+    assert exact(filler, one)
+    again = one.tile(one.shape.top, 0, 0, 16)
+    assert torch.equal(again.mean.codes, before.mean.codes)
+    assert torch.equal(one.strips.received, received)
+    filler.close()
+
+
+def exact(filler, one) -> bool:
+    """Whether a map becomes exact within 20 seconds."""
+    for _ in range(400):
+        if filler.status(one).phase == "exact":
+            return True
+        threading.Event().wait(0.05)
+    return False
+
+
+def test_a_link_in_the_place_of_a_strip_is_neither_read_nor_written_through(tmp_path):
+    one, theirs = made(tmp_path / "map"), tmp_path / "theirs"
+    one.strips.write(0, first_strip(one))
+    one.strips.path(0).rename(theirs)
+    before = theirs.read_bytes()
+    one.strips.path(0).symlink_to(theirs)
+    again = made(tmp_path / "map")
+    assert not again.strips.has(0)
+    theirs.write_text("theirs")
+    filling.fill_one(again.call, again.strips)
+    assert (theirs.read_text(), again.strips.path(0).read_bytes()) == ("theirs", before)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_a_lock_that_is_no_file_is_said_and_neither_waited_for_nor_followed(tmp_path, kind):
+    one, filler = made(tmp_path / "map"), Filler()
+    (tmp_path / "map").mkdir()
+    lock = tmp_path / "map" / "strip-00000.lock"
+    os.mkfifo(lock) if kind == "pipe" else lock.symlink_to(tmp_path / "theirs")
+    filler.want(one)
+    for _ in range(400):
+        if filler.status(one).phase == "failed":
+            break
+        threading.Event().wait(0.05)
+    assert "strip-00000.lock" in filler.status(one).error
+    assert not (tmp_path / "theirs").exists()
+    filler.close()
+
+
+def test_threads_that_ask_at_once_count_a_strip_once(tmp_path):
+    one = made(tmp_path / "map")
+    filling.fill(one.call, one.strips)
+    again = made(tmp_path / "map")
+    ready = threading.Barrier(4)
+    threads = [threading.Thread(target=lambda: (ready.wait(), again.strips.count())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    torch.testing.assert_close(again.strips.received, one.strips.received, rtol=1e-12, atol=0)
 
 
 def test_several_at_once_share_the_strips(tmp_path, monkeypatch):

@@ -34,8 +34,9 @@ def create(path: Path, mode: int = 0o666) -> int:
 
 
 def append_to(path: Path) -> int:
-    """A plain file, open for writing at its end; made where there is none."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    """A plain file, open for writing at its end; made where there is none. No link is followed, no pipe waited for."""
+    careful = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | careful, 0o666)
 
 
 def write(handle: int, content: Any) -> None:

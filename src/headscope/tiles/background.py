@@ -73,6 +73,8 @@ class Filler:
         """How far a map is."""
         rows = one.strips.rows_from_the_start()
         done = rows == one.shape.queries
+        if not done and self.took.pop(one, None) is not None:
+            self.want(one)  # a strip was removed or damaged since: it is made again
         since = self.begun.get(one)
         seconds = self.took.get(one) or (0.0 if since is None else time.monotonic() - since[0])
         remaining: float | None = 0.0 if done else None

@@ -168,8 +168,8 @@ class HeadMap:
         known = torch.zeros(height, dtype=torch.bool)
         step = TILE >> (z - self.shape.base)
         for strip in range(top // step, -(-(top + height) // step)):
-            if self.strips.has(strip):
-                part_of = self.strips.level(strip, z, left, left + width)
+            part_of = self.strips.level(strip, z, left, left + width) if self.strips.has(strip) else None
+            if part_of is not None:
                 at = slice(strip * step - top, strip * step - top + len(part_of.mean))
                 for side, other in zip(out, part_of, strict=True):
                     side[at] = other

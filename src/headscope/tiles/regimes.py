@@ -44,10 +44,11 @@ def blocks(one: HeadMap) -> list[Block]:
         return []
     z = max(one.shape.base, one.shape.top - 1)
     count = -(-one.shape.keys // (1 << z))
-    rows = [one.strips.level(strip, z, 0, count).mean for strip in range(one.shape.strips)]
-    mass = torch.cat(rows) * (1 << z)
-    if count <= 2 * WINDOW:
+    levels = [one.strips.level(strip, z, 0, count) for strip in range(one.shape.strips)]
+    rows = [level.mean for level in levels if level is not None]
+    if count <= 2 * WINDOW or len(rows) < len(levels):
         return []
+    mass = torch.cat(rows) * (1 << z)
     # Of the queries right behind a place, how much rests before it; and of those right before, how much behind it.
     before = torch.nn.functional.pad(mass.cumsum(1), (1, 0))
     places = torch.arange(2, count - 2)

@@ -13,9 +13,13 @@ A strip has its part of every level, so it is written in one atomic step, and th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -34,6 +38,7 @@ BITS = 16
 # Tiles up to this zoom are computed on request, within some ten milliseconds: at most a million weights.
 FINE = 2
 STATISTICS = ("lse", "entropy", "peak")
+UNREADABLE = (OSError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -70,19 +75,45 @@ class Shape:
         """How many strips the map has."""
         return -(-self.queries // self.queries_of_strip)
 
+    @property
+    def columns(self) -> int:
+        """Columns of cells of the base level."""
+        return -(-self.keys // (1 << self.base))
+
     def rows(self, strip: int) -> slice:
         """The queries of a strip."""
         return slice(strip * self.queries_of_strip, min((strip + 1) * self.queries_of_strip, self.queries))
 
+    def tensors(self, strip: int, first: int, last: int) -> dict[str, tuple[tuple[str, ...], list[int]]] | None:
+        """The dtypes and the shape of each tensor of a strip with that span; None where no strip has such a span."""
+        step = 1 << (self.top - self.base)
+        if not 0 <= first <= last <= self.columns or first % step or (last % step and last != self.columns):
+            return None
+        count = self.rows(strip).stop - self.rows(strip).start
+        zooms = range(self.top - self.base + 1) if last > first else range(0)
+        found: dict[str, tuple[tuple[str, ...], list[int]]]
+        found = {name: (("F32", "F64"), [count]) for name in STATISTICS}
+        found |= {"received": (("F64",), [self.columns]), "tops": (("F32",), [2 * len(zooms)])}
+        for j in zooms:
+            shape = [-(-count // (1 << (self.base + j))), -(-last // (1 << j)) - (first >> j)]
+            found |= {f"{name}.{j}": (("U16",), shape) for name in ("mean", "max")}
+        return found
+
 
 class Strips:
-    """The strips of one head in a folder; several processes may write to it at the same time."""
+    """The strips of one head in a folder; several processes may write to it at the same time.
+
+    Nothing in the folder is trusted to be what a pass wrote: a strip whose tensors have other names, dtypes or sizes,
+    and a link in the place of one, count as not there and are made again.
+    """
 
     def __init__(self, folder: Path, shape: Shape) -> None:
         self.folder, self.shape = folder, shape
         self.there: set[int] = set()
         self.statistics: dict[str, Tensor] = {}
-        self.received = torch.zeros(-(-shape.keys // (1 << shape.base)), dtype=torch.float64)
+        self.received = torch.zeros(shape.columns, dtype=torch.float64)
+        self._received_of: set[int] = set()
+        self._lock = Lock()
 
     def path(self, strip: int) -> Path:
         """The file of a strip."""
@@ -90,8 +121,10 @@ class Strips:
 
     def has(self, strip: int) -> bool:
         """Whether a strip is there; one that cannot be read is not."""
-        if strip not in self.there and self.path(strip).is_file() and self.read_statistics(strip):
-            self.there.add(strip)
+        if strip not in self.there:
+            with self._lock:
+                if strip not in self.there and self.read_statistics(strip):
+                    self.there.add(strip)
         return strip in self.there
 
     def count(self) -> int:
@@ -135,33 +168,47 @@ class Strips:
         )
         tensors["tops"] = torch.tensor(tops, dtype=torch.float32)
         system.make_folders(self.folder)
+        if self.path(strip).is_symlink():
+            system.remove(self.path(strip))  # never written through: nobody but a pass has anything to say here
         with writing("tiles", self.path(strip)) as file:
             write_tensors(file, {name: x.cpu() for name, x in tensors.items()})
 
     def read_statistics(self, strip: int) -> bool:
-        """Take lse, entropy and peak of a strip; whether its file can be read and has the sizes that it must have."""
+        """Take lse, entropy and peak of a strip; whether its file can be read and may be what a pass wrote."""
         rows = self.shape.rows(strip)
         try:
-            with safe_open(self.path(strip), "pt") as file:
+            with self._opened(strip) as (file, _):
                 found = {name: file.get_tensor(name) for name in STATISTICS}
                 received = file.get_tensor("received")
-                span = file.get_tensor("span").tolist()
-                names = set(file.keys())
-        except (OSError, SafetensorError):
+        except UNREADABLE:
             return False
-        levels_there = range(self.shape.top - self.shape.base + 1) if span[1] > span[0] else ()
-        if any(len(x) != rows.stop - rows.start for x in found.values()) or not names.issuperset(
-            f"{name}.{j}" for name in ("mean", "max") for j in levels_there
-        ):
-            return False
-        if received.shape != self.received.shape:
-            return False
-        self.received += received
+        if strip not in self._received_of:
+            self.received += received
+            self._received_of.add(strip)
         for name, x in found.items():
             if name not in self.statistics:
                 self.statistics[name] = torch.full((self.shape.queries,), torch.nan, dtype=x.dtype)
             self.statistics[name][rows] = x
         return True
+
+    @contextmanager
+    def _opened(self, strip: int) -> Iterator[tuple[Any, tuple[int, int]]]:
+        """The open file of a strip, and its span.
+
+        Raises:
+            OSError, SafetensorError: it cannot be read, or does not have the tensors that it must have.
+        """
+        path = self.path(strip)
+        if path.is_symlink() or not path.is_file():
+            raise FileNotFoundError(path)
+        with safe_open(path, "pt") as file:
+            if not is_of(file, "span", ("I64",), [2]):
+                raise SafetensorError(f"{path}: no span")
+            first, last = file.get_tensor("span").tolist()
+            wanted = self.shape.tensors(strip, first, last)
+            if wanted is None or not all(is_of(file, name, *one) for name, one in wanted.items()):
+                raise SafetensorError(f"{path}: other tensors than those of this strip")
+            yield file, (first, last)
 
     def statistic(self, name: str, rows: slice) -> Tensor | None:
         """lse, entropy or peak of some queries; None where nothing is there, NaN where some of it is not."""
@@ -169,27 +216,44 @@ class Strips:
             self.has(strip)
         return self.statistics[name][rows] if name in self.statistics else None
 
-    def level(self, strip: int, z: int, left: int, right: int) -> Level:
-        """The columns `left … right - 1` of a strip at a zoom; hidden where nobody sees any."""
+    def level(self, strip: int, z: int, left: int, right: int) -> Level | None:
+        """The columns `left … right - 1` of a strip at a zoom; hidden where nobody sees any.
+
+        None where the file has been removed or damaged since; the strip counts as not there from then on.
+        """
+        try:
+            with self._opened(strip) as (file, span):
+                return self._level(file, span, strip, z, left, right)
+        except UNREADABLE:
+            self.there.discard(strip)
+            return None
+
+    def _level(self, file: Any, span: tuple[int, int], strip: int, z: int, left: int, right: int) -> Level:
         j = z - self.shape.base
         rows = self.shape.rows(strip)
         height = -(-(rows.stop - rows.start) // (1 << z))
-        with safe_open(self.path(strip), "pt") as file:
-            first, last = (int(side) for side in file.get_tensor("span"))
-            first, last = first >> j, -(-last // (1 << j))
-            tops = file.get_tensor("tops").tolist()[2 * j : 2 * j + 2]
-            some = slice(min(max(left, first), last) - first, min(max(right, first), last) - first)
-            out = Level(
-                torch.zeros(height, right - left),
-                torch.zeros(height, right - left),
-                torch.zeros(height, right - left, dtype=torch.bool),
-            )
-            if some.stop > some.start:
-                coded = [
-                    Codes(top, file.get_slice(f"{name}.{j}")[:, some])
-                    for name, top in zip(("mean", "max"), tops, strict=True)
-                ]
-                at = slice(some.start + first - left, some.stop + first - left)
-                out.mean[:, at], out.max[:, at] = (decode(one, bits=BITS) for one in coded)
-                out.seen[:, at] = is_seen(coded[0], bits=BITS)
+        first, last = span[0] >> j, -(-span[1] // (1 << j))
+        tops = file.get_tensor("tops").tolist()[2 * j : 2 * j + 2]
+        some = slice(min(max(left, first), last) - first, min(max(right, first), last) - first)
+        out = Level(
+            torch.zeros(height, right - left),
+            torch.zeros(height, right - left),
+            torch.zeros(height, right - left, dtype=torch.bool),
+        )
+        if some.stop > some.start:
+            coded = [
+                Codes(top, file.get_slice(f"{name}.{j}")[:, some])
+                for name, top in zip(("mean", "max"), tops, strict=True)
+            ]
+            at = slice(some.start + first - left, some.stop + first - left)
+            out.mean[:, at], out.max[:, at] = (decode(one, bits=BITS) for one in coded)
+            out.seen[:, at] = is_seen(coded[0], bits=BITS)
         return out
+
+
+def is_of(file: Any, name: str, dtypes: tuple[str, ...], shape: list[int]) -> bool:
+    """Whether an open file has a tensor of that name, one of these dtypes, and that shape; reads its header alone."""
+    if name not in set(file.keys()):
+        return False
+    one = file.get_slice(name)
+    return one.get_dtype() in dtypes and list(one.get_shape()) == shape

@@ -56,6 +56,8 @@ def survey(one: HeadMap) -> Survey:
     visible = torch.zeros(columns)
     for strip in there:
         level = one.strips.level(strip, one.shape.base, 0, columns)
+        if level is None:
+            continue
         visible += level.seen.sum(0) * float(1 << one.shape.base)
         rows = strip * (one.shape.queries_of_strip >> one.shape.base)
         found.pairs += far_pairs(one, level, rows, found.shift)
