@@ -189,6 +189,20 @@ def test_copies(kind, after):
     assert found.of(kind)[0].evidence["queries"] == 20
 
 
+@pytest.mark.parametrize("word", ["<image>", "<|image_pad|>", "[IMG]", "<|AUDIO|>", "<image_soft_token>"])
+@pytest.mark.parametrize("named", [True, False])
+def test_patches_within_a_text_are_no_copies_of_each_other(word, named):
+    texts = [*(f"w{i}" for i in range(5)), *23 * [word], *(f"w{i}" for i in range(5))]
+    axis = hs.Axis.tokens(texts, ids=[sorted(set(texts)).index(text) for text in texts] if named else None)
+    head = head_of(spread(33, 33, {(i, i - 1): 0.9 for i in range(6, 28)}), axis)
+    found = patterns([(0, 0, head)])
+    assert not found.of("duplicate", "induction")
+    # Words around the picture are: each of the last five stands 28 places behind its copy.
+    heavy = {(i, i - 28): 0.9 for i in range(28, 33)}
+    found = patterns([(0, 0, head_of(spread(33, 33, heavy), axis))]).of("duplicate")
+    assert [one.evidence["queries"] for one in found] == [5]
+
+
 @pytest.mark.parametrize(("copies", "kinds"), [(2, []), (3, ["duplicate"])])
 def test_two_copies_may_be_chance_and_three_are_not(copies, kinds):
     axis = hs.Axis.tokens([f"w{i % 20}" for i in range(20 + copies)])

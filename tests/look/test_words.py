@@ -47,6 +47,8 @@ def test_weights_between_words(how):
         (["می", "‌خواهم"], [(0, 2), (2, 8)], [0, 0]),
         (["Ġa", "Ċ", "b", "c"], None, [0, 1, 2, 2]),
         (["un", "##seen"], None, [0, 0]),
+        (["▁see", "<image>", "<image>", "s"], None, [0, 1, 2, 3]),
+        (["see", "<image>", "<image>"], [(0, 3), (3, 10), (10, 17)], [0, 1, 2]),
     ],
 )
 def test_what_makes_a_word(labels, spans, numbers):

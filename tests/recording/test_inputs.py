@@ -41,6 +41,17 @@ class TestIds:
             assert layer.keys[1].special == (False,) * 7 + (True,) * 4
         assert recording.layers[0].keys[0] is recording.layers[1].keys[0]
 
+    @pytest.mark.parametrize("name", ["image_token_id", "image_token_index"])
+    def test_patches_within_a_text_are_named_without_a_tokenizer(self, name):
+        model, inputs = build("gpt2")
+        ids = inputs["input_ids"].clone()
+        ids[0, 2:6] = 9
+        ids[0, 6:] = 8
+        setattr(model.config, name, 9)
+        keys = heard(model, {"input_ids": ids})[0, 0].keys
+        assert keys.labels[2:7] == (*4 * ["<image>"], "8")
+        assert keys.ids == ids_of(ids[0])
+
     def test_given_by_position_selected_and_again(self):
         model, inputs = build("gpt2")
         ids = inputs["input_ids"]

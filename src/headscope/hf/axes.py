@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headscope.characters import MARKS, sentence
 from headscope.look.axis import Axis
+from headscope.look.placeholders import PLACEHOLDER
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 Span = tuple[int, int]
 
 # A token that is only the mark of a space: sentencepiece, byte-level BPE.
-# Tokens that stand for a piece of a picture, a film or a sound within a text: the text has it there, it is content.
-PLACEHOLDER = re.compile(r"<\|?(image|img|video|audio)(_pad|_soft_token|_context)?\|?>|\[IMG\]", re.IGNORECASE)
 SPACE_MARKS = ("▁", "Ġ")
 VISIBLE = str.maketrans(MARKS)
 SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,3 +102,23 @@ def with_special(axis: Axis, special: Collection[int], hidden: Sequence[bool] | 
     if hidden is not None and any(hidden):
         marks, padding = [mark or hide for mark, hide in zip(marks, hidden, strict=True)], hidden
     return Axis.tokens(axis.labels, ids=ids, spans=axis.spans, special=marks, padding=padding)
+
+
+def with_placeholders(axis: Axis, config: object) -> Axis:
+    """The axis of ids without words, those that stand for a piece of a picture or a sound named as such.
+
+    Args:
+        config: that of a model: it numbers these ids as `image_token_id`, `audio_token_index` and the like.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> with_placeholders(ids_axis([5, 9, 9]), SimpleNamespace(image_token_id=9)).labels
+        ('5', '<image>', '<image>')
+    """
+    names = {
+        getattr(config, f"{what}_token_{word}", None): f"<{what}>"
+        for what in ("image", "video", "audio")
+        for word in ("id", "index")
+    }
+    labels = tuple(names.get(i, label) for i, label in zip(axis.ids or (), axis.labels, strict=True))
+    return replace(axis, labels=labels)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headscope.errors import LookError
 from headscope.look.axis import Axis
+from headscope.look.placeholders import placeholders
 from headscope.look.sequences import Sequences
 
 # Weights that are looked at together.
@@ -99,8 +100,10 @@ def pairs(places: Places) -> list[tuple[Tensor, Tensor]]:
     return [(torch.tensor(rows), torch.tensor(keys)) for rows, keys in found]
 
 
-def identities(axis: Axis) -> list[int | str]:
+def identities(axis: Axis) -> list[Hashable]:
     """What makes two tokens the same: their ids, or their texts where ids are not known.
+
+    A token that stands for a patch of a picture or a moment of a sound is the same as no other.
 
     Raises:
         LookError: the positions are not tokens.
@@ -110,4 +113,5 @@ def identities(axis: Axis) -> list[int | str]:
             f"duplicates, induction: the positions of this head are {axis.kind}, not tokens; give their tokens with "
             "recording.tokens(...), or queries=hs.Axis.tokens(...)."
         )
-    return list(axis.ids if axis.ids is not None else axis.labels)
+    found: Sequence[Hashable] = axis.ids if axis.ids is not None else axis.labels
+    return [object() if apart else token for token, apart in zip(found, placeholders(axis).tolist(), strict=True)]

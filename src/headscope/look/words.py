@@ -13,6 +13,7 @@ from torch import Tensor
 from headscope.errors import LookError
 from headscope.look.axis import Axis
 from headscope.look.looks import Looks
+from headscope.look.placeholders import placeholders
 
 # Marks of tokenizers: a piece that goes on with a word (WordPiece), one that begins a word (byte-level BPE,
 # SentencePiece), one that ends a word (CLIP, GPT), one that does not (BPE of subword-nmt).
@@ -30,11 +31,11 @@ def word_numbers(axis: Axis) -> Int64[Tensor, " n"]:
     """A number for the word of every position.
 
     Tokens are one word that touch in the text; where their places in the text are not known, that the marks of the
-    tokenizer join. Punctuation around a word is not part of it, and special tokens stand alone.
+    tokenizer join. Punctuation around a word is not part of it; special tokens and patches of a picture stand alone.
     """
-    numbers, number = [], -1
+    numbers, number, apart = [], -1, placeholders(axis).tolist()
     for i in range(axis.length):
-        if not (i and joined(axis, i)):
+        if not (i and not (apart[i - 1] or apart[i]) and joined(axis, i)):
             number += 1
         numbers.append(number)
     return without_punctuation(axis, torch.tensor(numbers, dtype=torch.int64))

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from headscope.look.axis import Axis
+from headscope.look.placeholders import PLACEHOLDER
 
-# Tokens that stand for a patch have one of these in their text, and stand side by side in at least so many places.
-WORDS, FEWEST = ("image", "img", "patch", "vision", "picture"), 4
+# Placeholders of a patch have one of these in their text, and stand side by side in at least so many places.
+WORDS, FEWEST = ("image", "img", "patch"), 4
 # By how much a model may shrink the grid of its picture before the patches stand in the text.
 SHRUNK = (1, 2, 4)
 
@@ -59,7 +60,8 @@ def in_text(axis: Axis, others: Sequence[Axis]) -> list[Region]:
     found, start = [], 0
     for label, group in itertools.groupby(axis.labels):
         count = len(list(group))
-        if count >= FEWEST and any(word in label.lower() for word in WORDS):
+        patches = PLACEHOLDER.fullmatch(label) and any(word in label.lower() for word in WORDS)
+        if count >= FEWEST and patches:
             source = next((other for other in seen if grid_of(count, other) is not None), None)
             grid = square(count) if source is None else grid_of(count, source)
             if grid is not None:

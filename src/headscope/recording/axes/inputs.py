@@ -21,7 +21,7 @@ from headscope.calls.modules import Running, parameters
 from headscope.hf import miniatures
 from headscope.hf.pictures import patch_axis
 from headscope.hf.sounds import frame_axis
-from headscope.hf.vocabulary import ids_axis, knows, tokenizer_at_hand, with_special
+from headscope.hf.vocabulary import ids_axis, knows, tokenizer_at_hand, with_placeholders, with_special
 from headscope.look.axis import Axis
 from headscope.recording.axes.tokens import Side
 from headscope.recording.layer import Layer
@@ -192,7 +192,8 @@ class Inputs:
             axis = in_words(name, ids) if isinstance(name, str) and name else None
             # A tokenizer knows what is content; without one the config's numbers say it.
             special = special_ids(self.config) if axis is None else frozenset()
-            self._axes[ids, hidden] = with_special(ids_axis(ids) if axis is None else axis, special, hidden)
+            known_axis = with_placeholders(ids_axis(ids), self.config) if axis is None else axis
+            self._axes[ids, hidden] = with_special(known_axis, special, hidden)
         return self._axes[ids, hidden]
 
     def _cut(self, axis: Axis, rows: tuple[int, ...]) -> Axis:
