@@ -1,12 +1,14 @@
-"""Each task of `headscope finetune` on input that is here already: dates, names of countries, Python's own library.
+"""Each task of `headscope finetune` on input that is here already: dates, countries, clocks, Python's own library.
 
-    python examples/finetune_tasks.py classify|tag|answer|write|summarise|translate [--to FOLDER]
+    python examples/finetune_tasks.py classify|tag|answer|write|summarise|docstrings|translate [--to FOLDER]
 
 classify    the language that the name of a country is written in (CLDR, by Babel: twenty languages)
 tag         which words of a date are its weekday, day, month and year, in twenty languages
 answer      questions about functions of the standard library; their signatures and docstrings hold the answers
 write       the source of the standard library, token by token; every tenth module is never trained on
-summarise   the first line of a docstring from the rest of it
+summarise   a year of the clocks of a place, month by month (IANA's time zones), in one line; how they went in the
+            unseen years, they went in no year that is trained on
+docstrings  summarise, too: the first line of a docstring from the rest of it, which mostly does not say it
 translate   dates of twenty languages into ISO's way; every tenth day is never trained on
 
 Only `answer` begins with a trained model, the packaged all-MiniLM-L6-v2; the others learn model and tokenizer from
@@ -16,10 +18,13 @@ nothing. `FOLDER/report.html` shows what the heads learned. It needs Babel: pip 
 import argparse
 import ast
 import datetime
+import itertools
 import json
 import random
 import re
 import sysconfig
+import zoneinfo
+from calendar import month_name
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +48,7 @@ SKIPPED = {
     "encodings",
     "pydoc_data",
 }
+AREAS = {"Africa", "America", "Asia", "Atlantic", "Australia", "Europe", "Indian", "Pacific"}
 FIRST, DAYS = datetime.date(1950, 1, 1).toordinal(), 36525
 FIELDS = {"d": "DAY", "M": "MONTH", "L": "MONTH", "y": "YEAR", "E": "WEEKDAY"}
 Row = dict[str, Any]
@@ -60,6 +66,14 @@ WORDS: dict[str, dict[str, Any]] = {
         "max_length": 256,
     },
     "summarise": {
+        "model": "new:encoder-decoder,layers=2,width=96,vocabulary=1000",
+        "epochs": 4,
+        "learning_rate": 4e-3,
+        "max_target": 40,
+        "beams": 2,
+    },
+    "docstrings": {
+        "task": "summarise",
         "model": "new:encoder-decoder,layers=2,width=128,vocabulary=3000",
         "epochs": 6,
         "learning_rate": 3e-3,
@@ -76,7 +90,8 @@ WORDS: dict[str, dict[str, Any]] = {
         "beams": 2,
     },
 }
-ROWS = {"classify": 5000, "tag": 3000, "answer": 2400, "write": 700, "summarise": 5000, "translate": 24000}
+ROWS = {"classify": 5000, "tag": 3000, "answer": 2400, "write": 700}
+ROWS |= {"summarise": 4000, "docstrings": 5000, "translate": 24000}
 TESTED = 400
 
 
@@ -163,6 +178,42 @@ def write(count: int, unseen: bool) -> Iterator[Row]:
 
 
 def summarise(count: int, unseen: bool) -> Iterator[Row]:
+    """How far the clocks of a place were from UTC in each month of a year, and when they changed."""
+    return halves(clocks(), "course", unseen)
+
+
+def clocks() -> Iterator[Row]:
+    """Every place of IANA's time zones and every year from 1950 on in which its clocks changed."""
+    for name in sorted(zoneinfo.available_timezones()):
+        area, _, place = name.rpartition("/")
+        for year in range(1950, 2025) if area in AREAS else ():
+            days = [datetime.datetime(year, month, 15, 12, tzinfo=zoneinfo.ZoneInfo(name)) for month in range(1, 13)]
+            course = [ahead(day.utcoffset()) for day in days]
+            if len(set(course)) > 1:
+                title = place.replace("_", " ")
+                months = " ".join(f"{month_name[i]} {one}." for i, one in enumerate(course, 1))
+                line = ", ".join([course[0], *changes(course)])
+                yield {"document": f"{title}, {year}. {months}", "summary": f"{title} {year}: {line}", "course": months}
+
+
+def ahead(offset: datetime.timedelta | None) -> str:
+    """How far a clock is from UTC."""
+    minutes = round((offset or datetime.timedelta()).total_seconds() / 60)
+    return f"{abs(minutes) // 60}:{abs(minutes) % 60:02} {'behind' if minutes < 0 else 'ahead'}"
+
+
+def changes(course: list[str]) -> Iterator[str]:
+    """The months in which clocks were not what they were in January."""
+    first = 0
+    for offset, months in itertools.groupby(course):
+        last = first + len(list(months))
+        if offset != course[0]:
+            to = f" to {month_name[last]}" if last < 12 else ""
+            yield f"{offset} from {month_name[first + 1]}{to}"
+        first = last
+
+
+def docstrings(count: int, unseen: bool) -> Iterator[Row]:
     """What a docstring says after its first line, and that line; the rest begins with the function's signature."""
     found = (
         {"document": f"{signature}\n{' '.join(rest.split())}", "summary": first.rstrip(".")}
@@ -214,8 +265,8 @@ def main(task: str, to: str, count: int | None = None, tested: int = TESTED, **w
     make, count = globals()[task], count or ROWS[task]
     train = table(folder / f"{task}.jsonl", make(count, False), count)
     unseen = table(folder / f"{task}-unseen.jsonl", make(tested, True), tested)
-    wanted = {"eval_data": unseen, "save_every": 100, "overwrite": True} | WORDS[task] | words
-    found = finetune(train, folder / "model", task=task, say=print, **wanted)
+    wanted = {"task": task, "eval_data": unseen, "save_every": 100, "overwrite": True} | WORDS[task] | words
+    found = finetune(train, folder / "model", say=print, **wanted)
     assert found is not None
     print(" ".join(f"{name} {score:.4g}" for name, score in found.scores.items()))
     print(f"report: {found.report}")

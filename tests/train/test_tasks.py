@@ -15,7 +15,13 @@ from tests.hf import tiny
 NOUNS = ["animal", "street", "head", "token", "attention"]
 SMALL = "width=16,layers=1,heads=2,vocabulary=280"
 MODELS = {"answer": "bert", "write": "gpt2", "summarise": "t5", "translate": "t5"}
-NEW = {"answer": "encoder", "write": "decoder", "summarise": "encoder-decoder", "translate": "encoder-decoder"}
+NEW = {
+    "tag": "encoder",
+    "answer": "encoder",
+    "write": "decoder",
+    "summarise": "encoder-decoder",
+    "translate": "encoder-decoder",
+}
 # What runs by default.
 SAMPLE = {("answer", "tiny"), ("translate", "new")}
 CLASSES = {
@@ -34,6 +40,8 @@ def rows(task, count):
             {"question": f"where is the {n}?", "context": f"{n} {i}: it is at place {i}.", "answer": f"place {i}"}
             for i, n in enumerate(nouns)
         ]
+    if task == "tag":
+        return [{"words": ["the", n, "was"], "tags": ["O", "NOUN", "VERB"]} for n in nouns]
     if task == "write":
         return [{"text": f"the {n} was too tired. " * (1 + i % 5)} for i, n in enumerate(nouns)]
     return [{"source": f"the {n} was {i}. it was tired.", "target": [f"{n} {i}", n]} for i, n in enumerate(nouns)]

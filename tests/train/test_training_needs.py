@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 
 from headscope.errors import ModelError, TrainingError
 from headscope.train import checkpoint, finetuning
+from headscope.train.adapter import adapted, merged, refuse_rank
 from headscope.train.early_stop import best_of
 from headscope.train.finetuning import finetune
+from headscope.train.tasks.listing import task_named
 from headscope.train.trainer import Finetuner
 from tests.train.test_tasks import NEW, SMALL, rows, table
 
@@ -92,14 +94,53 @@ def test_bfloat16_trains_weights_of_float32(tmp_path):
     assert {x.dtype for x in weights(tmp_path / "out").values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("task", ["write", pytest.param("answer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("task", "kind", "head"),
+    [
+        ("classify", "bert", {"classifier"}),
+        ("classify", "roberta", {"classifier"}),
+        ("classify", "distilbert", {"classifier", "pre_classifier"}),
+        ("classify", "bart", {"classification_head"}),
+        ("classify", "gpt2", {"score"}),
+        ("tag", "bert", {"classifier"}),
+        ("answer", "bert", {"qa_outputs"}),
+        ("write", "gpt2", set()),
+        ("summarise", "t5", set()),
+        ("translate", "bart", set()),
+    ],
+)
+def test_adapters_stand_beside_the_body_and_the_new_layers_are_trained_as_they_are(task, kind, head):
+    import transformers
+
+    small = {
+        "num_hidden_layers": 1,
+        "decoder_attention_heads": 2,
+        "vocab_size": 11,
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+    }
+    config = transformers.AutoConfig.for_model(kind, num_labels=3, pad_token_id=0, **small)
+    model = getattr(transformers, task_named(task).auto_class).from_config(config)
+    names = [name for name, _ in model.named_parameters()]
+    adapter = adapted(model, 2)
+    trained = {name for name, x in model.named_parameters() if x.requires_grad}
+    plain = {name for name in trained if "lora_" not in name}
+    assert {name.partition(".")[0] for name in plain} == head
+    assert all("modules_to_save" in name for name in plain)
+    assert len(trained) > len(plain)
+    assert not [name for name in trained - plain if name.partition(".")[0] in head]
+    assert [name for name, _ in merged(adapter).named_parameters()] == names
+
+
+@pytest.mark.parametrize("task", ["write", *(pytest.param(x, marks=pytest.mark.slow) for x in ("answer", "tag"))])
 def test_an_adapter_is_merged_into_a_model_that_needs_no_peft(task, tmp_path, monkeypatch):
     import transformers
 
     found = trained(tmp_path, task, "out", lora=2)
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
-    kind = {"write": transformers.AutoModelForCausalLM, "answer": transformers.AutoModelForQuestionAnswering}[task]
-    _, info = kind.from_pretrained(tmp_path / "out", output_loading_info=True)
+    _, info = getattr(transformers, task_named(task).auto_class).from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
     assert not [*info["missing_keys"], *info["unexpected_keys"]]
     assert not [name for name in weights(tmp_path / "out") if "lora" in name]
     assert found.moved
@@ -107,6 +148,16 @@ def test_an_adapter_is_merged_into_a_model_that_needs_no_peft(task, tmp_path, mo
     monkeypatch.setattr("peft.get_peft_model", lambda *given: (_ for _ in ()).throw(ValueError("no linear layer")))
     with pytest.raises(TrainingError, match="--lora: peft cannot adapt this model .no linear layer.. Train it without"):
         trained(tmp_path, task, "other", lora=2)
+
+
+def test_a_rank_above_every_weight_is_refused(tmp_path):
+    with pytest.raises(TrainingError, match="--lora 17: no weight of this model has a rank above 16, .* Give 16 at"):
+        trained(tmp_path, "write", "out", lora=17)
+    assert not (tmp_path / "out").exists()
+    refuse_rank(torch.nn.Linear(7, 5), 5)
+    with pytest.raises(TrainingError, match="--lora 6: .* above 5"):
+        refuse_rank(torch.nn.Linear(7, 5), 6)
+    refuse_rank(torch.nn.Identity(), 6)  # peft says that there is nothing to adapt
 
 
 def test_a_training_that_gets_no_better_ends_with_its_best_weights(tmp_path):

@@ -113,7 +113,7 @@ def run(settings: Settings, say: Say) -> Finetuned | None:
     tell: Say = say if rank == 0 else lambda line: None
     for name, part in (("training", train), ("evaluation", held)):
         tell(f"{name}: {counted(part)}")
-    prepared = with_adapter(prepare(train.task, train.rows, settings), train.task, settings)
+    prepared = with_adapter(prepare(train.task, train.rows, settings), settings)
     train, held = train.prefixed(prepared.prefix), held.prefixed(prepared.prefix)
     about = described(settings, prepared, train, held)
     tools = prepared.tools(settings)

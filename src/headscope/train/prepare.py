@@ -93,13 +93,13 @@ def prepare(task: Task, train: Sequence[Any], settings: Settings, tokenizer: Any
     return Prepared(loaded.name, model, loaded.tokenizer, before, prefix)
 
 
-def with_adapter(prepared: Prepared, task: Task, settings: Settings) -> Prepared:
+def with_adapter(prepared: Prepared, settings: Settings) -> Prepared:
     """The same with an adapter, where one is asked for; its numbers depend on the seed alone."""
     import transformers
 
     if settings.lora is not None:
         transformers.set_seed(settings.seed)
-        prepared.adapter = adapted(prepared.model, task, settings.lora)
+        prepared.adapter = adapted(prepared.model, settings.lora)
     return prepared
 
 

@@ -63,7 +63,6 @@ class Answer(Task):
     holds = "a question, a context and an answer that stands in it"
     shown_scores = ("exact_match", "f1")
     shown_baselines = ("first_sentence_exact_match", "first_sentence_f1")
-    peft_type = "QUESTION_ANS"
 
     def example(self, row: Row, place: Place) -> Question | None:
         """A row with a question, a context and its answers."""

@@ -42,7 +42,6 @@ class Classify(Task):
     holds = "a text and a label"
     shown_scores = ("accuracy", "macro_f1")
     shown_baselines = ("most_frequent",)
-    peft_type = "SEQ_CLS"
 
     def example(self, row: Row, place: Place) -> Labelled | None:
         """A row with a text and a label."""

@@ -54,7 +54,6 @@ class FromSource(Task):
     columns: ClassVar[tuple[Column, ...]]
     auto_class = "AutoModelForSeq2SeqLM"
     mapping = "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING"
-    peft_type = "SEQ_2_SEQ_LM"
     per_token = True
 
     def example(self, row: Row, place: Place) -> Source | None:

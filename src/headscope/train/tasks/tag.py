@@ -42,7 +42,6 @@ class Tag(Task):
     holds = "words and a tag for each"
     shown_scores = ("accuracy", "macro_f1", "entity_f1")
     shown_baselines = ("most_frequent",)
-    peft_type = "TOKEN_CLS"
 
     def example(self, row: Row, place: Place) -> Tagged | None:
         """A row with as many words as tags."""

@@ -92,7 +92,6 @@ class Task(ABC):
     # The scores that the command prints, the most important first, and those of its baseline.
     shown_scores: ClassVar[tuple[str, ...]]
     shown_baselines: ClassVar[tuple[str, ...]]
-    peft_type: ClassVar[str]
     # How transformers computes attention, where the model can.
     attention: ClassVar[str] = "sdpa"
     # Whether its labels are the tokens of a text, each of which counts alike in the loss: then it has a perplexity.

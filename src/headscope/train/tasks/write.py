@@ -54,7 +54,6 @@ class Write(Task):
     holds = "a text"
     shown_scores = ("perplexity", "bits_per_byte")
     shown_baselines = ("unigram_perplexity", "bigram_perplexity", "bigram_bits_per_byte")
-    peft_type = "CAUSAL_LM"
     attention = "headscope"
     per_token = True
     over_steps = ("previous", "induction")
