@@ -12,7 +12,7 @@ from headscope.attention.known import known
 from headscope.attention.masks.mask import Dense, Intervals, Mask
 from headscope.attention.masks.runs import Runs, intersect
 from headscope.attention.masks.tensors import runs_of
-from headscope.attention.masks.window import window
+from headscope.attention.masks.window import runs_of_window, window
 from headscope.compat.transformers import Sides, adds_masks, masks, sides_of
 from headscope.hf.lazy_mask import LazyMask
 
@@ -158,7 +158,4 @@ def of_one_query(sides: Sides, keys: int, own: int, real: Tensor | None, device:
 def near(sides: Sides, queries: int, keys: int, q_offset: int | Tensor, kv_offset: int, device: torch.device) -> Runs:
     """The runs of a window, for queries and keys that begin at some position of a longer text."""
     own = torch.arange(queries, device=device, dtype=torch.int32)[None, None, :, None] + q_offset - kv_offset
-    left, right = sides
-    start = torch.zeros_like(own) if left is None else (own - left).clamp(0, keys)
-    stop = torch.full_like(own, keys) if right is None else (own + right + 1).clamp(0, keys)
-    return Runs(start.int(), torch.maximum(start, stop).int())
+    return runs_of_window(own, keys, *sides)

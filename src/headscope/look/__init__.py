@@ -4,17 +4,16 @@ The functions take plain `(b, h, q, d)` tensors; `hs.Head` has the same as metho
 """
 
 from headscope.look.average import mean
+from headscope.look.chosen_pairs import gradient_times_weights, weights
 from headscope.look.functions import (
     concentration,
     entropy,
-    gradient_times_weights,
     heatmap,
     offsets,
     project,
     received,
     received_by_group,
     top,
-    weights,
 )
 
 __all__ = [

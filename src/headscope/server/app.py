@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -10,7 +9,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -19,27 +18,28 @@ from headscope.look.axis import Axis
 from headscope.server import answers, higlass, pages
 from headscope.server.access import Access
 from headscope.server.bounds import (
+    LARGEST,
     LARGEST_ZOOM,
     LONGEST_SEARCH,
-    MOST_CELLS,
     MOST_ENTRIES,
     MOST_TEXT,
-    MOST_TOP,
     asked,
     head_name,
+    place,
+    profile,
     refused,
     stretch,
     whole,
 )
 from headscope.server.library import Library
 from headscope.server.passages import passage
+from headscope.server.responses import on_error, on_hang_up, on_refusal, sentence_of, tagged
 from headscope.server.work import Between, Desk, HungUp
 from headscope.tiles.head_map import EMPTY, EXACT, HeadMap
 from headscope.tiles.places import places
 
 FOREVER = "private, max-age=31536000, immutable"
 MOST_TILES = 64
-LARGEST = 2**32
 
 
 class Server:
@@ -260,47 +260,6 @@ class Server:
             return msgspec.json.encode(found if about is None else {about: request.path_params[about]} | found)
 
         return tagged(request, await self.desk.run(request, encoded), "application/json")
-
-
-def place(request: Request) -> tuple[int, int, int]:
-    """Zoom, column and row of an address."""
-    z = whole("z", request.path_params["z"], 0, LARGEST_ZOOM)
-    return z, *(whole(name, request.path_params[name], 0, LARGEST) for name in ("x", "y"))  # type: ignore[return-value]
-
-
-def profile(request: Request) -> tuple[int, int]:
-    """How many cells and how many strongest a profile has."""
-    return asked(request, "cells", 256, 1, MOST_CELLS), asked(request, "top", 10, 0, MOST_TOP)
-
-
-def tagged(request: Request, content: bytes, kind: str, caching: str = "no-cache") -> Response:
-    """An answer with the tag of its content, or 304 where the client has it."""
-    tag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
-    headers = {"ETag": tag, "Cache-Control": caching}
-    if tag in [part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")]:
-        return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers | {"Content-Type": kind})
-
-
-def sentence_of(error: Exception) -> str:
-    """What an error says."""
-    return error.detail if isinstance(error, HTTPException) else str(error)
-
-
-async def on_refusal(request: Request, error: Exception) -> Response:
-    """A refusal as JSON."""
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
-
-
-async def on_error(request: Request, error: Exception) -> Response:
-    """What the numbers refuse: a tile that does not exist, a damaged file."""
-    return JSONResponse({"error": str(error)}, 404)
-
-
-async def on_hang_up(request: Request, error: Exception) -> Response:
-    """An answer that nobody reads."""
-    return Response(status_code=499)
 
 
 def application(

@@ -16,6 +16,7 @@ NUMBER = re.compile(r"[0-9]{1,10}")
 LONGEST_ADDRESS = 16_384
 MOST_TEXT, MOST_CELLS, MOST_TOP, MOST_ENTRIES, LONGEST_SEARCH = 4096, 4096, 100, 200, 200
 LARGEST_ZOOM = 40
+LARGEST = 2**32
 # Requests of weights that wait or run at once.
 MOST_WAITING = 64
 
@@ -62,3 +63,14 @@ def stretch(request: Request, length: int, most: int | None = None) -> tuple[int
     if most is not None and stop - start > most:
         raise refused(f"stop: {stop - start} positions; ask for at most {most} at once.")
     return start, stop
+
+
+def place(request: Request) -> tuple[int, int, int]:
+    """Zoom, column and row of an address."""
+    z = whole("z", request.path_params["z"], 0, LARGEST_ZOOM)
+    return z, *(whole(name, request.path_params[name], 0, LARGEST) for name in ("x", "y"))  # type: ignore[return-value]
+
+
+def profile(request: Request) -> tuple[int, int]:
+    """How many cells and how many strongest a profile has."""
+    return asked(request, "cells", 256, 1, MOST_CELLS), asked(request, "top", 10, 0, MOST_TOP)

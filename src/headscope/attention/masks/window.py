@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from headscope.attention.masks.last_query import LastQuery, of_range
 from headscope.attention.masks.mask import Mask
@@ -23,9 +24,7 @@ class Window(Mask):
 
     def _runs(self, q: int, k: int, device: torch.device) -> Runs:
         own = torch.arange(k - q, k, device=device, dtype=torch.int32)
-        start = torch.zeros_like(own) if self.left is None else (own - self.left).clamp(0, k)
-        stop = torch.full_like(own, k) if self.right is None else (own + (self.right + 1)).clamp(0, k)
-        return trim(start[None, None, :, None], stop[None, None, :, None])
+        return trim(*runs_of_window(own[None, None, :, None], k, self.left, self.right))
 
     def last_query(self, k: int, device: torch.device) -> LastQuery:
         """One range, from numbers alone."""
@@ -34,6 +33,18 @@ class Window(Mask):
 
     def __repr__(self) -> str:
         return "causal()" if (self.left, self.right) == (None, 0) else f"window({self.left}, {self.right})"
+
+
+def runs_of_window(own: Tensor, keys: int | Tensor, left: int | None, right: int | None) -> Runs:
+    """The keys beside each query's own key: `left` before it, `right` after it, all of them where that is None.
+
+    Shapes:
+        own `(b|1, h|1, q, 1)`: the place of each query's own key, which may lie before the first or after the last.
+        keys: how many there are, for all or for each of these.
+    """
+    start = torch.zeros_like(own) if left is None else (own - left).clamp(min=0).clamp(max=keys)
+    stop = torch.zeros_like(own) + keys if right is None else (own + (right + 1)).clamp(min=0).clamp(max=keys)
+    return Runs(start.int(), torch.maximum(start, stop).int())
 
 
 def causal() -> Mask:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from headscope.attention.masks.runs import Runs
 from headscope.attention.masks.tensors import Reader
+from headscope.attention.masks.window import runs_of_window
 from headscope.calls import blocks, second_names
 from headscope.calls.call import Call
 from headscope.calls.replaced import Replacement
@@ -184,16 +185,7 @@ def aligned(queries: int, lengths: Tensor, keys: int, sides: tuple[int | None, i
     """The runs of a window that is aligned to the end of each item's keys."""
     lengths = lengths.int()[:, None, None, None]
     own = torch.arange(queries, device=lengths.device, dtype=torch.int32)[None, None, :, None] + lengths - queries
-    return between(own, lengths, sides)
-
-
-def between(own: Tensor, lengths: Tensor, sides: tuple[int | None, int | None]) -> Runs:
-    """The runs of queries at some positions of their keys."""
-    left, right = sides
-    start = torch.zeros_like(own) if left is None else (own - left).clamp(min=0)
-    stop = lengths.expand_as(own) if right is None else torch.minimum(own + right + 1, lengths).clamp(min=0)
-    start = torch.minimum(start, lengths)
-    return Runs(start.int(), torch.maximum(start, stop).int())
+    return runs_of_window(own, lengths, *sides)
 
 
 def packed(cu_q: Tensor, cu_k: Tensor, lengths: Tensor, sides: tuple[int | None, int | None], total: int) -> Runs:
@@ -202,7 +194,7 @@ def packed(cu_q: Tensor, cu_k: Tensor, lengths: Tensor, sides: tuple[int | None,
     text = (torch.searchsorted(cu_q, position, right=True) - 1).clamp(max=len(lengths) - 1)
     keys, queries = lengths[text], cu_q.diff()[text]
     own = position - cu_q[text] + keys - queries
-    runs = between(own.int(), keys.int(), sides)
+    runs = runs_of_window(own.int(), keys.int(), *sides)
     # What stands behind the last sequence belongs to none.
     inside = (position < cu_q[-1]).int()
     return Runs(*((side * inside + cu_k[text].int() * inside)[None, None, :, None].int() for side in runs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +45,21 @@ class Settings:
         if bias_trains:
             return ScoredTiles(q, k, v, self.scale, bias, self.softcap, self.dropout, self.seed, bias_trains=True)
         return self.forward_kernel(q, k, v, bias)
+
+
+class TileShapes(NamedTuple):
+    """Which tiles a call can do with; see `schedule`."""
+
+    square: bool
+    repeat: bool
+
+
+def tile_shapes(device: torch.device, *, bias: bool, softcap: bool, dropout: bool) -> TileShapes:
+    """Without large triangles where a bias must be added to every block of them.
+
+    Copies of a tile are one call of the kernel, where that is all a tile needs.
+    """
+    return TileShapes(not bias, not (bias or softcap or dropout) and flash.runs_on(device))
 
 
 def run_tiles(kernel: FlashTiles | ScoredTiles, tiles: Schedule, sinks: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from headscope.attention.masks.runs import trim
-from headscope.attention.paths.tiled import flash
-from headscope.attention.paths.tiled.loop import Settings, run_tiles, tile_gradients
+from headscope.attention.paths.tiled.loop import Settings, run_tiles, tile_gradients, tile_shapes
 from headscope.attention.paths.tiled.schedule import schedule
 from headscope.attention.paths.tiled.tile_bias import TileBias
 from headscope.attention.sinks import sinks_gradient
@@ -25,10 +24,10 @@ def settings(
 ) -> Settings:
     """The tiles of these runs, and what else the call asks of them."""
     b, h, queries, _ = q.shape
-    repeat = not biased and not softcap and not dropout and flash.runs_on(q.device)
+    shapes = tile_shapes(q.device, bias=biased, softcap=bool(softcap), dropout=bool(dropout))
     # Made where numbers were not known: as many columns as there might be runs.
     runs = trim(start, stop)
-    tiles = schedule(runs, b, h, h // k.shape[1], queries, square=not biased, repeat=repeat)
+    tiles = schedule(runs, b, h, h // k.shape[1], queries, **shapes._asdict())
     return Settings(tiles, runs, scale, softcap or None, dropout, 0 if seed is None else int(seed))
 
 

@@ -17,8 +17,7 @@ from torch.nn.functional import pad
 from headscope.attention.known import known, leaves_python, transforms
 from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.runs import Runs
-from headscope.attention.paths.tiled import flash
-from headscope.attention.paths.tiled.loop import Settings, run_tiles, tile_gradients
+from headscope.attention.paths.tiled.loop import Settings, run_tiles, tile_gradients, tile_shapes
 from headscope.attention.paths.tiled.operator import TransformedTiles, tiled_op
 from headscope.attention.paths.tiled.schedule import Schedule, schedule
 from headscope.attention.paths.tiled.tile_bias import TileBias, bias_values
@@ -135,19 +134,22 @@ def run(request: Request) -> tuple[Tensor, Tensor]:
 
 
 def of(request: Request) -> Schedule:
-    """The tiles of a request; without large triangles where a bias must be added to every block of them."""
+    """The tiles of a request; those of a mask are made once."""
     b, h, queries, _ = request.q.shape
     g, keys = request.k.shape[1:3]
-    square = request.bias is None
-    # Copies of a tile are one call of the kernel, where that is all a tile needs.
-    repeat = square and request.softcap is None and not request.dropout and flash.runs_on(request.q.device)
+    shapes = tile_shapes(
+        request.q.device,
+        bias=request.bias is not None,
+        softcap=request.softcap is not None,
+        dropout=bool(request.dropout),
+    )
     runs = request.runs()
     if request.mask is None or runs is None:
-        return schedule(everything(keys), b, h, h // g, queries, square=square, repeat=repeat)
-    sizes = (b, h, g, queries, keys, square, repeat)
+        return schedule(everything(keys), b, h, h // g, queries, **shapes._asdict())
+    sizes = (b, h, g, queries, keys, *shapes)
     cached = _schedules.get(request.mask)
     if cached is None or cached[0] != sizes:
-        cached = sizes, schedule(runs, b, h, h // g, queries, square=square, repeat=repeat)
+        cached = sizes, schedule(runs, b, h, h // g, queries, **shapes._asdict())
         _schedules[request.mask] = cached
     return cached[1]
 
