@@ -236,7 +236,7 @@ class Broken(ScaledDotProductAttention):
 
 
 @torch.no_grad()
-def test_a_listener_that_fails_warns_names_the_call_and_leaves_the_model(monkeypatch):
+def test_a_site_that_fails_warns_names_the_call_and_leaves_the_model(monkeypatch):
     monkeypatch.setattr(ScaledDotProductAttention, "read", Broken.read)
     model = nn.Sequential(build("sdpa"), build("by hand"))
     plain = model(x())

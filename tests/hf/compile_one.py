@@ -9,7 +9,7 @@ from tests.recording.tiny import build
 
 
 def check(kind: str, padded: bool) -> None:
-    """The compiled model gives what the model gives, gradients too, and both are heard."""
+    """The compiled model gives what the model gives, gradients too, and both are recorded."""
     hs.hf.register()
     model, inputs = build(kind, "headscope")
     inputs = {"input_ids": inputs["input_ids"]} | ({"attention_mask": inputs["attention_mask"]} if padded else {})

@@ -62,7 +62,7 @@ class TestModels:
         assert torch.equal(tokens_of(ours, inputs, cache_implementation=cache), tokens_of(eager, inputs))
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_recording_hears_each_call_once(self, kind):
+    def test_each_call_is_recorded_once(self, kind):
         model, inputs = build(kind, "headscope")
         plain, _ = build(kind)
         with torch.no_grad(), hs.record(model) as mine, hs.record(plain) as want:

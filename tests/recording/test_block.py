@@ -85,7 +85,7 @@ class TestTraces:
 
 
 class TestNeighbours:
-    def test_nested_blocks_both_hear(self):
+    def test_nested_blocks_both_record(self):
         model, x = Layer(), torch.randn(1, 5, 12)
         with hs.record(model) as outer:
             model(x)
@@ -267,7 +267,7 @@ class TestKindAndBudget:
             model(torch.randn(2, 5, 12), torch.randn(2, 7, 12))
         assert all(layer.name.endswith(name) for layer, name in zip(recording.layers, names, strict=True))
 
-    def test_the_budget_is_told_before_it_is_spent(self):
+    def test_the_budget_is_checked_before_it_is_spent(self):
         model, x = Layer(), torch.randn(1, 5, 12)
         cost = 3 * 5 * 12 * 4
         with hs.record(model, budget=2 * cost) as recording:

@@ -32,12 +32,12 @@ def library(monkeypatch):
     return module("users_model", **{f"my_{name}": function for name, function in (functions | fused).items()})
 
 
-def heard(call, *tensors):
+def recorded(call, *tensors):
     """The one layer of a recording of a call, and the call's own output `(positions, heads, size)` for each item."""
 
     class Model(nn.Module):
-        def forward(self, *given):
-            return call(*given)
+        def forward(self, *inputs):
+            return call(*inputs)
 
     model = Model()
     with hs.record(model) as recording:
@@ -72,35 +72,35 @@ OPTIONS = [
 class TestFlash:
     @pytest.mark.parametrize("options", OPTIONS)
     def test_func(self, library, options):
-        layer, output = heard(lambda *x: library.my_flash_attn_func(*x, **options), *qkv())
+        layer, output = recorded(lambda *x: library.my_flash_attn_func(*x, **options), *qkv())
         assert (layer.q.shape, layer.k.shape, layer.source) == ((2, 6, 5, 8), (2, 3, 7, 8), "call")
         same_values(layer, output, 2)
 
     def test_a_causal_slope_needs_one_number_for_each_key(self, library):
         options = {"alibi_slopes": torch.rand(6), "causal": True}
-        layer, _ = heard(lambda *x: library.my_flash_attn_func(*x, **options), *qkv())
+        layer, _ = recorded(lambda *x: library.my_flash_attn_func(*x, **options), *qkv())
         assert layer.bias.shape == (1, 6, 1, 7)
 
     def test_more_queries_than_keys(self, library):
-        layer, output = heard(lambda *x: library.my_flash_attn_func(*x, causal=True), *qkv(s=7, t=5))
+        layer, output = recorded(lambda *x: library.my_flash_attn_func(*x, causal=True), *qkv(s=7, t=5))
         assert output[:, :2].abs().max() == 0
         same_values(layer, output, 2)
 
     def test_packed(self, library):
         x = torch.randn(2, 5, 3, 6, 8)
-        layer, output = heard(lambda x: library.my_flash_attn_qkvpacked_func(x, 0.0, 0.4, True), x)
+        layer, output = recorded(lambda x: library.my_flash_attn_qkvpacked_func(x, 0.0, 0.4, True), x)
         same_values(layer, output, 2)
         q, kv = torch.randn(2, 5, 6, 8), torch.randn(2, 7, 2, 3, 8)
-        same_values(*heard(lambda *x: library.my_flash_attn_kvpacked_func(*x), q, kv), 2)
+        same_values(*recorded(lambda *x: library.my_flash_attn_kvpacked_func(*x), q, kv), 2)
         x, sizes = torch.randn(9, 3, 6, 8), torch.tensor([0, 2, 9], dtype=torch.int32)
-        layer, output = heard(lambda x: library.my_flash_attn_varlen_qkvpacked_func(x, sizes, 7, causal=True), x)
+        layer, output = recorded(lambda x: library.my_flash_attn_varlen_qkvpacked_func(x, sizes, 7, causal=True), x)
         same_values(layer, output, 1)
 
     @pytest.mark.parametrize("options", [*OPTIONS[:5], {"alibi_slopes": torch.rand(6)}])
     def test_varlen(self, library, options):
         q, k, v = torch.randn(10, 6, 8), torch.randn(13, 3, 8), torch.randn(13, 3, 8)
         sizes = (torch.tensor([0, 3, 10], dtype=torch.int32), torch.tensor([0, 5, 13], dtype=torch.int32))
-        layer, output = heard(lambda *x: library.my_flash_attn_varlen_func(*x, *sizes, 7, 8, **options), q, k, v)
+        layer, output = recorded(lambda *x: library.my_flash_attn_varlen_func(*x, *sizes, 7, 8, **options), q, k, v)
         assert layer.q.shape == (1, 6, 10, 8)
         same_values(layer, output, 1)
 
@@ -117,7 +117,7 @@ class TestFlash:
         def call(q, k, v):
             return library.my_flash_attn_with_kvcache(q, *caches, k, v, cache_seqlens=length, **options)
 
-        layer, output = heard(call, q, k, v)
+        layer, output = recorded(call, q, k, v)
         assert layer.k.shape == (2, 3, 7, 8)
         same_values(layer, output, 2)
 
@@ -128,17 +128,17 @@ class TestFlash:
         def call(q):
             return library.my_flash_attn_with_kvcache(q, *caches, cache_seqlens=lengths, block_table=pages)
 
-        same_values(*heard(call, q), 2)
+        same_values(*recorded(call, q), 2)
         caches, padding = torch.randn(2, 2, 9, 3, 8), torch.tensor([0, 2])
 
         def padded(q):
             return library.my_flash_attn_with_kvcache(q, *caches, cache_seqlens=lengths, cache_leftpad=padding)
 
-        same_values(*heard(padded, q), 2)
+        same_values(*recorded(padded, q), 2)
 
     def test_the_names_are_themselves_again(self, library):
         before = dict(vars(library))
-        heard(lambda *x: library.my_flash_attn_func(*x), *qkv())
+        recorded(lambda *x: library.my_flash_attn_func(*x), *qkv())
         assert vars(library) == before
 
 
@@ -150,30 +150,30 @@ class TestXformers:
     def test_four_axes(self, library, bias):
         q, k, v = qkv(s=6, h=3)
         call = library.my_memory_efficient_attention
-        layer, output = heard(lambda *x: call(*x, attn_bias=bias, scale=0.5), q, k, v)
+        layer, output = recorded(lambda *x: call(*x, attn_bias=bias, scale=0.5), q, k, v)
         assert layer.scale == 0.5
         same_values(layer, output, 2)
 
     def test_three_and_five_axes(self, library):
         q, k, v = (x[:, :, 0] for x in qkv(s=6))
-        layer, output = heard(
+        layer, output = recorded(
             lambda *x: library.my_memory_efficient_attention(*x, attn_bias=torch.randn(2, 1, 6, 7)), q, k, v
         )
         same_values(layer, output[:, :, None], 2)
         q = torch.randn(2, 6, 3, 2, 8)
         k, v = (x[:, :, :, None].expand(-1, -1, -1, 2, -1) for x in qkv()[1:])
-        layer, output = heard(lambda *x: library.my_memory_efficient_attention(*x), q, k, v)
+        layer, output = recorded(lambda *x: library.my_memory_efficient_attention(*x), q, k, v)
         assert layer.k.shape == (2, 3, 7, 8)
         same_values(layer, output.flatten(2, 3), 2)
 
 
 class TestVarlen:
-    def test_its_operator_is_heard(self, monkeypatch):
-        """The kernel runs on a GPU only; what reaches it is heard on the way."""
+    def test_its_operator_is_captured(self, monkeypatch):
+        """The kernel runs on a GPU only; what reaches it is captured on the way."""
         from torch.nn.attention.varlen import varlen_attn
 
-        given = []
-        monkeypatch.setattr(flash_attn, "flash", lambda arguments: given.append(arguments))
+        calls = []
+        monkeypatch.setattr(flash_attn, "flash", lambda arguments: calls.append(arguments))
         sizes = torch.tensor([0, 3, 10], dtype=torch.int32)
         x = torch.randn(10, 6, 8)
 
@@ -184,7 +184,7 @@ class TestVarlen:
         model = Model()
         with pytest.raises(NotImplementedError, match="flash_attention"), hs.record(model):
             model(x)
-        (arguments,) = given
+        (arguments,) = calls
         assert arguments["query"] is x
         assert (arguments["is_causal"], arguments["scale"], arguments["window_size"]) == (True, 0.3, [-1, 0])
 
@@ -192,8 +192,8 @@ class TestVarlen:
         q, pool = torch.randn(5, 6, 8), torch.randn(2, 6, 4, 3, 8)
         used, pages = torch.tensor([5, 7]), torch.tensor([[4, 1], [0, 2]])
         sizes = torch.tensor([0, 2, 5])
-        given = {"query": q, "key": pool[0], "value": pool[1], "cu_seq_q": sizes, "window_size": [-1, 0]}
-        call = flash_attn.flash(given | {"seqused_k": used, "block_table": pages})
+        arguments = {"query": q, "key": pool[0], "value": pool[1], "cu_seq_q": sizes, "window_size": [-1, 0]}
+        call = flash_attn.flash(arguments | {"seqused_k": used, "block_table": pages})
         for item, (rows, count) in enumerate(((slice(0, 2), 5), (slice(2, 5), 7))):
             k, v = (x[pages[item]].flatten(0, 1)[None, :count] for x in pool)
             want = stand_ins.attention(q[None, rows], k, v, None, True, (-1, -1), 0.0, None)

@@ -1,4 +1,4 @@
-"""What the positions are is heard from what the model was given: ids, pixels, sound."""
+"""What the positions are is read from what the model was given: ids, pixels, sound."""
 
 import warnings
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ from tests.recording.tiny import build
 SMALL = {"hidden_size": 20, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 23}
 
 
-def heard(model, inputs, **options) -> hs.Recording:
+def recording_of(model, inputs, **options) -> hs.Recording:
     with torch.no_grad(), hs.record(model, **options) as recording:
         model(**inputs)
     return recording
@@ -32,7 +32,7 @@ class TestIds:
     @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
     def test_every_item_has_its_own(self, kind):
         model, inputs = build(kind)
-        recording = heard(model, inputs)
+        recording = recording_of(model, inputs)
         for layer in recording.layers:
             assert layer.queries == layer.keys
             assert [axis.ids for axis in layer.keys] == [ids_of(row) for row in inputs["input_ids"]]
@@ -72,7 +72,7 @@ class TestIds:
 
     def test_encoder_decoder_and_cross(self):
         model, inputs = build("t5")
-        recording = heard(model, inputs)
+        recording = recording_of(model, inputs)
         source, target = ids_of(inputs["input_ids"][1]), ids_of(inputs["decoder_input_ids"][1])
         sides = [(layer.queries[1].ids, layer.keys[1].ids) for layer in recording.layers]
         assert sides == [(source, source)] * 2 + [(target, target), (target, source)] * 2
@@ -81,14 +81,14 @@ class TestIds:
     def test_labels_and_an_equal_length(self):
         model, inputs = build("t5")
         labels = inputs["input_ids"].flip(1)
-        recording = heard(model, {"input_ids": inputs["input_ids"], "labels": labels})
+        recording = recording_of(model, {"input_ids": inputs["input_ids"], "labels": labels})
         cross = recording.layers[3]
         assert cross.queries[0].ids == (0, *ids_of(labels[0, :-1]))
         assert cross.keys[0].ids == ids_of(inputs["input_ids"][0])
 
     def test_only_the_cross_attention_was_asked_for(self):
         model, inputs = build("t5")
-        cross = heard(model, inputs, kind="cross").layers[0]
+        cross = recording_of(model, inputs, kind="cross").layers[0]
         assert (cross.queries[0].ids, cross.keys[0].ids) == tuple(
             ids_of(inputs[name][0]) for name in ("decoder_input_ids", "input_ids")
         )
@@ -139,7 +139,7 @@ class TestGenerations:
             assert {ids_of(row[:15]) for row in output} <= {axis.ids for axis in layer.keys}
         # The ids are those that made the keys.
         for item, axis in enumerate(recording.layers[0].keys):
-            again = heard(model, {"input_ids": torch.tensor([axis.ids])}, layers=0).layers[0]
+            again = recording_of(model, {"input_ids": torch.tensor([axis.ids])}, layers=0).layers[0]
             start = 4 * (item // beams)  # what stands before it was padding, which has no place of its own
             if not start:
                 torch.testing.assert_close(recording.layers[0].k[item], again.k[0], atol=1e-5, rtol=1e-4)
@@ -167,7 +167,7 @@ class TestWords:
         text = SENTENCES[0]
         tokenizer = hf.AutoTokenizer.from_pretrained(folder)
         inputs = tokenizer(text, return_tensors="pt")
-        axis = heard(model, inputs)[0, 0].keys
+        axis = recording_of(model, inputs)[0, 0].keys
         assert axis.labels[:4] == ("[CLS]", "the", "animal", "didn")
         assert axis.special == (True, *(False,) * (axis.length - 2), True)
         said = tokenizer.decode(axis.ids, clean_up_tokenization_spaces=False)
@@ -177,7 +177,7 @@ class TestWords:
         tokenizer = gpt2_tokenizer()
         config = hf.GPT2Config(vocab_size=len(tokenizer), n_positions=41, n_embd=21, n_layer=1, n_head=3)
         model = hf.GPT2Model._from_config(config, attn_implementation="sdpa").eval()
-        recording = heard(model, tokenizer("the animal 🙂", return_tensors="pt"))
+        recording = recording_of(model, tokenizer("the animal 🙂", return_tensors="pt"))
         assert recording[0, 0].keys.labels[0].isdigit()
         axis = recording.tokens(tokenizer=tokenizer)[0, 0].keys
         assert axis.labels[-6:] == ("animal", "␣", "🙂₁", "🙂₂", "🙂₃", "🙂₄")
@@ -229,14 +229,14 @@ class TestPictures:
         ],
     )
     def test_patches_after_named_tokens(self, kind, before):
-        recording = heard(picture_model(kind), {"pixel_values": torch.randn(2, 3, 24, 24)})
+        recording = recording_of(picture_model(kind), {"pixel_values": torch.randn(2, 3, 24, 24)})
         for layer in recording.layers:
             assert layer.keys == [hs.Axis.patches(3, 3, before=before)] * 2
             assert layer.kind == "cross" or layer.queries == layer.keys  # or a probe that pools the picture
 
     def test_a_picture_of_another_size_than_the_config_says(self):
         inputs = {"pixel_values": torch.randn(1, 3, 16, 40), "interpolate_pos_encoding": True}
-        assert heard(picture_model("vit"), inputs)[0, 0].keys.grid == (2, 5)
+        assert recording_of(picture_model("vit"), inputs)[0, 0].keys.grid == (2, 5)
 
     def test_text_and_picture_in_one_model(self):
         config = hf.CLIPConfig(
@@ -245,7 +245,7 @@ class TestPictures:
         )
         model = hf.CLIPModel._from_config(config, attn_implementation="sdpa").eval()
         ids = torch.randint(3, 31, (2, 10))  # as many as there are patches
-        recording = heard(model, {"input_ids": ids, "pixel_values": torch.randn(2, 3, 24, 24)})
+        recording = recording_of(model, {"input_ids": ids, "pixel_values": torch.randn(2, 3, 24, 24)})
         kinds = {layer.name.split("_")[0]: layer.keys[0].kind for layer in recording.layers}
         assert kinds == {"text": "tokens", "vision": "patches"}
 
@@ -276,14 +276,14 @@ class TestPictures:
             image_size=32, patch_size=4, embed_dim=12, depths=[1, 1], num_heads=[2, 2], window_size=4
         )
         model = hf.SwinModel._from_config(config, attn_implementation="sdpa").eval()
-        recording = heard(model, {"pixel_values": torch.randn(1, 3, 32, 32)})
+        recording = recording_of(model, {"pixel_values": torch.randn(1, 3, 32, 32)})
         assert recording.layers[0].keys[0].kind == "positions"
 
 
 class TestSound:
     def test_whisper(self):
         model, inputs = build("whisper")
-        recording = heard(model, inputs)
+        recording = recording_of(model, inputs)
         frames, said = hs.Axis.frames(15, 0.02), ids_of(inputs["decoder_input_ids"][0])
         assert recording[0, 0].keys == frames
         cross = recording.layers[3]
@@ -316,7 +316,7 @@ class TestSound:
             num_conv_pos_embedding_groups=4,
         )
         model = hf.Wav2Vec2Model._from_config(config, attn_implementation="sdpa").eval()
-        axis = heard(model, {"input_values": torch.randn(2, 1000)})[0, 0].keys
+        axis = recording_of(model, {"input_values": torch.randn(2, 1000)})[0, 0].keys
         assert (axis.kind, axis.seconds, axis.length) == ("frames", 20 / 16000, 49)
 
 
@@ -342,5 +342,5 @@ def test_inputs_that_cannot_be_read_leave_the_weights(monkeypatch):
 
     monkeypatch.setattr("headscope.recording.axes.inputs.input_arguments", fails)
     with pytest.warns(UserWarning, match=r"numbered and have no labels.* IndexError: of a kind that nobody"):
-        recording = heard(model, inputs)
+        recording = recording_of(model, inputs)
     assert recording.layers[0].keys[0] == hs.Axis.positions(11)

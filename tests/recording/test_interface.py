@@ -9,7 +9,7 @@ from tests.recording.tiny import KINDS, build, eager_weights
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_eager_models_are_heard_and_stay_as_they_are(kind):
+def test_eager_models_are_recorded_and_stay_as_they_are(kind):
     model, inputs = build(kind, "eager")
     with torch.no_grad():
         before = model(**inputs, output_attentions=True)

@@ -13,7 +13,7 @@ from headscope.attention.masks.runs import Runs
 from headscope.errors import RecordingError
 from headscope.recording.folder import format as form
 from headscope.recording.folder import stored_layer
-from headscope.recording.ranks.gather import Part, whole
+from headscope.recording.ranks.gather import Part, assembled
 from headscope.recording.ranks.share import Rank
 from headscope.recording.recording import Layer, Recording
 from tests.recording.test_store import example, lie, put, same
@@ -60,26 +60,26 @@ FIRST, LAST = slice(0, 2), slice(2, 6)
 class TestWhole:
     def test_heads_lie_side_by_side(self):
         parts = [part(1, 2, (0, 1), layers(LAST)), part(0, 2, (0, 1), layers(FIRST))]
-        assert same(Recording(whole(parts, "x")), Recording(layers(slice(None))))
+        assert same(Recording(assembled(parts, "x")), Recording(layers(slice(None))))
 
     def test_items_follow_one_another(self):
         parts = [part(i, 3, (i,), layers(slice(None), items=slice(i, i + 1))) for i in (2, 0, 1)]
-        assert same(Recording(whole(parts, "x")), Recording(layers(slice(None))))
+        assert same(Recording(assembled(parts, "x")), Recording(layers(slice(None))))
 
     def test_heads_and_items(self):
         halves = [(slice(0, 1), FIRST), (slice(0, 1), LAST), (slice(1, 3), FIRST), (slice(1, 3), LAST)]
         groups = [(0, 1), (0, 1), (2, 3), (2, 3)]
         parts = [part(i, 4, groups[i], layers(heads, items=items)) for i, (items, heads) in enumerate(halves)]
-        assert same(Recording(whole(parts, "x")), Recording(layers(slice(None))))
+        assert same(Recording(assembled(parts, "x")), Recording(layers(slice(None))))
 
     def test_copies_count_once(self):
         parts = [part(i, 2, (i,), layers(slice(None))) for i in range(2)]
-        assert same(Recording(whole(parts, "x")), Recording(layers(slice(None))))
+        assert same(Recording(assembled(parts, "x")), Recording(layers(slice(None))))
 
     def test_one_group_of_keys_for_all_heads(self):
         q, k = torch.randn(1, 4, 3, 2), torch.randn(1, 1, 3, 2)
         made = [Layer("0", "self", q[:, i : i + 2], k, k, None, 1.0, head_numbers=(i, i + 1)) for i in (0, 2)]
-        (layer,) = whole([part(i, 2, (0, 1), [made[i]]) for i in range(2)], "x")
+        (layer,) = assembled([part(i, 2, (0, 1), [made[i]]) for i in range(2)], "x")
         assert torch.equal(layer.q, q)
         assert torch.equal(layer.k, k)
 
@@ -87,14 +87,14 @@ class TestWhole:
         every = layers(slice(None))[:1]
         one = Layer("0", "self", every[0].q[:, :1], every[0].k[:, :1], None, None, 1.0, head_numbers=(0,))
         two = Layer("0", "self", every[0].q[:, 2:4], every[0].k[:, 1:2], None, None, 1.0, head_numbers=(2, 3))
-        (layer,) = whole([part(0, 2, (0, 1), [one]), part(1, 2, (0, 1), [two])], "x")
+        (layer,) = assembled([part(0, 2, (0, 1), [one]), part(1, 2, (0, 1), [two])], "x")
         for row, (mine, at) in enumerate([(one, 0), (two, 0), (two, 1)]):
             assert torch.equal(layer.head(row).weights(), mine.head(at).weights())
 
     def test_a_part_without_runs_or_bias_sees_all_and_adds_nothing(self):
         one, two = layers(FIRST)[0], layers(LAST)[0]
         two.runs = two.bias = None
-        (layer,) = whole([part(0, 2, (0, 1), [one]), part(1, 2, (0, 1), [two])], "x")
+        (layer,) = assembled([part(0, 2, (0, 1), [one]), part(1, 2, (0, 1), [two])], "x")
         for row in range(6):
             mine, at = (one, row) if row < 2 else (two, row - 2)
             torch.testing.assert_close(layer.head(row).weights(), mine.head(at).weights())
@@ -141,7 +141,7 @@ class TestRefusals:
     )
     def test_ranks_that_do_not_fit_together(self, parts, message):
         with pytest.raises(RecordingError, match=message):
-            whole(parts, "x")
+            assembled(parts, "x")
 
 
 def saved(tmp_path: Path, name: str = "run") -> Path:

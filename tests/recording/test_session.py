@@ -1,4 +1,4 @@
-"""`record`: what is heard equals what the model's own eager attention says, and the model stays as it is."""
+"""`record`: what is captured equals what the model's own eager attention says, and the model stays as it is."""
 
 import pytest
 import torch
@@ -121,7 +121,7 @@ class Attends(nn.Module):
         return self.call(*args)
 
 
-def heard(call, *tensors: torch.Tensor) -> hs.Recording:
+def recording_of(call, *tensors: torch.Tensor) -> hs.Recording:
     """The recording of one call inside a module."""
     model = Attends(call)
     with hs.record(model) as recording:
@@ -136,7 +136,7 @@ def qkv(b=2, h=3, q=5, k=7, d=11, e=13):
 
 class TestScaledDotProduct:
     def check(self, call, q, k, v, scores_to_weights):
-        recording = heard(call, q, k, v)
+        recording = recording_of(call, q, k, v)
         (mine,) = recorded(recording)
         torch.testing.assert_close(mine, scores_to_weights(q @ k.transpose(-2, -1)), atol=1e-6, rtol=0)
 
@@ -158,7 +158,7 @@ class TestScaledDotProduct:
         q, k, v = qkv()
         seen = torch.rand(sizes) < 0.6
         seen[..., 0] = True
-        recording = heard(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=seen), q, k, v)
+        recording = recording_of(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=seen), q, k, v)
         runs = recording.layers[0].runs
         assert runs.start.shape[:3] == torch.Size([1] * (4 - len(sizes)) + list(sizes))[:3]
         want = ((q @ k.mT) / 11**0.5).masked_fill(~seen, -torch.inf).softmax(-1)
@@ -170,7 +170,7 @@ class TestScaledDotProduct:
         seen = torch.rand(2, 1, 5, 7) < 0.6
         seen[..., 3] = True
         added = torch.zeros(2, 1, 5, 7).masked_fill(~seen, low)
-        recording = heard(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=added), q, k, v)
+        recording = recording_of(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=added), q, k, v)
         layer = recording.layers[0]
         assert layer.bias is None
         assert layer.runs.block(slice(0, 5), 0, 7).equal(seen)
@@ -181,7 +181,7 @@ class TestScaledDotProduct:
         q, k, v = qkv()
         added = torch.randn(1, 3, 5, 7)
         added[..., 2, 4:] = -torch.inf
-        recording = heard(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=added), q, k, v)
+        recording = recording_of(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=added), q, k, v)
         want = ((q @ k.mT) / 11**0.5 + added).softmax(-1)
         torch.testing.assert_close(recorded(recording)[0], want, atol=1e-6, rtol=0)
 
@@ -190,14 +190,14 @@ class TestScaledDotProduct:
         q, k, v = qkv()
         added = torch.zeros(5, 7)
         added[3] = low
-        recording = heard(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=added), q, k, v)
+        recording = recording_of(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=added), q, k, v)
         assert recording[0, 0].row(3).abs().max() == 0
         assert recording[0, 0].row(2).sum() == pytest.approx(1)
 
     def test_grouped_heads(self):
         q, k, v = qkv(h=6)
         k, v = k[:, :2], v[:, :2]
-        recording = heard(lambda *x: F.scaled_dot_product_attention(*x, enable_gqa=True), q, k, v)
+        recording = recording_of(lambda *x: F.scaled_dot_product_attention(*x, enable_gqa=True), q, k, v)
         want = ((q @ k.repeat_interleave(3, 1).mT) / 11**0.5).softmax(-1)
         torch.testing.assert_close(recorded(recording)[0], want, atol=1e-6, rtol=0)
         assert recording.layers[0].k.shape[1] == 2
@@ -209,13 +209,13 @@ class TestScaledDotProduct:
         with hs.record(model) as recording:
             model(q, k, v)
         assert recording.layers[0].q.shape == (2, 3, 5, 11)
-        assert heard(F.scaled_dot_product_attention, q, k, v).layers[0].q.shape == (6, 1, 5, 11)
+        assert recording_of(F.scaled_dot_product_attention, q, k, v).layers[0].q.shape == (6, 1, 5, 11)
 
     def test_five_axes_are_folded_into_the_batch(self):
         q, k, v = (x.reshape(2, 1, *x.shape[1:]).expand(2, 2, 3, -1, -1) for x in qkv())
         seen = torch.rand(2, 1, 1, 5, 7) < 0.7
         seen[..., 0] = True
-        recording = heard(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=seen), q, k, v)
+        recording = recording_of(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=seen), q, k, v)
         assert recording.layers[0].q.shape == (4, 3, 5, 11)
         want = ((q @ k.mT) / 11**0.5).masked_fill(~seen, -torch.inf).softmax(-1).flatten(0, 1)
         torch.testing.assert_close(recorded(recording)[0], want, atol=1e-6, rtol=0)

@@ -54,8 +54,8 @@ def test_every_token_is_predicted_once_and_only_the_last_row_is_padded():
         assert predicted == [token for text in texts for token in text[1:]]
         padding = sum(place == 0 for place in rows[-1].position_ids[-1:])
         assert padding <= 1
-        lonely = [label for row in apart(texts, length) for label in row.labels if label != IGNORED]
-        assert lonely == predicted
+        unpacked = [label for row in apart(texts, length) for label in row.labels if label != IGNORED]
+        assert unpacked == predicted
 
 
 def test_a_model_that_mixes_packed_texts_gets_a_row_for_each(monkeypatch):

@@ -232,7 +232,7 @@ def guarded(block: Block, running: Running, what: str) -> Iterator[None]:
         block.missed.setdefault(running.name, str(error))
     except HeadscopeError as error:
         block.error = block.error or error
-    except Exception as error:  # noqa: BLE001  # a listener must not break the model, whatever it met
+    except Exception as error:  # noqa: BLE001  # capturing must not break the model, whatever it met
         reason = f"reading the call of {what} failed: {type(error).__name__}: {error}"
         block.missed.setdefault(running.name, reason)
         warnings.warn(

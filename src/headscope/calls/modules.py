@@ -23,7 +23,7 @@ class Running(NamedTuple):
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    # What listeners found out about this one run.
+    # What the open blocks found out about this one run.
     notes: dict[str, Any]
 
     def argument(self, name: str) -> Any:

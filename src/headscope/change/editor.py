@@ -19,7 +19,7 @@ Edit = Callable[[Output], Tensor | None]
 
 
 class Editing(Block):
-    """The listener of one block."""
+    """The edits of one block, made where its calls are intercepted."""
 
     edits = True
 

@@ -60,7 +60,7 @@ def view(
     needs no network) in which every weight can be looked at.
 
     With --layer and --head that head is shown large, with its strongest pairs, and the page opens with it; with --layer
-    alone it is the most telling head of that layer. A figure shows the head, all heads of the layer, or all heads.
+    alone it is the most informative head of that layer. A figure shows the head, all heads of the layer, or all heads.
 
     A text that is longer than the model takes is cut at its end, and how many tokens were cut is said. A file that -o
     names is replaced; headscope.html is only replaced when headscope wrote it.

@@ -14,7 +14,7 @@ from torch import nn
 
 from headscope.compat.names import Private
 
-STANCE = Private(
+SWITCH = Private(
     "torch.compiler:set_stance",
     "runs compiled models eagerly inside of a block",
     "Compiled models cannot be recorded or edited; record the model before torch.compile.",
@@ -42,9 +42,9 @@ def eager_mode() -> contextlib.AbstractContextManager[None] | None:
     """
     if "torch._dynamo" not in sys.modules:
         return None
-    switch = STANCE.find()
+    switch = SWITCH.find()
     if switch is None:
-        STANCE.fall_back()
+        SWITCH.fall_back()
         return None
     switched: contextlib.AbstractContextManager[None] = switch("force_eager")
     return switched

@@ -89,7 +89,7 @@ TENSOR_BASE = Private(
 )
 WRAPPER = Private(
     "torch:Tensor._make_wrapper_subclass",
-    "hands masks through transformers without writing them out",
+    "passes masks through transformers without writing them out",
     'attn_implementation="headscope" does not work; "sdpa" does, and can be recorded.',
 )
 TREE_MAP = Private(
@@ -105,7 +105,7 @@ WEAK_KEYS = Private(
 
 GLOBAL_HOOKS = Private(
     "torch.nn.modules.module:_has_any_global_hook",
-    "uses rows of a packed map alone, where nobody listens to all modules",
+    "uses rows of a packed map alone, where no hook is on all modules",
     "Packed maps are called on both inputs of a cross-attention, which is slower and as exact.",
 )
 

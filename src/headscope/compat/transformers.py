@@ -25,9 +25,9 @@ INTERFACE = Private(
     'Their calls are captured at torch\'s own functions; models on "eager" attention may not be seen.',
 )
 MASKS = "transformers.masking_utils"
-HANDED = 'attn_implementation="headscope" does not work; "sdpa" does, and can be recorded.'
+WITHOUT_MASKS = 'attn_implementation="headscope" does not work; "sdpa" does, and can be recorded.'
 RULES = {
-    name: Private(f"{MASKS}:{name}", f"makes masks for {use}", HANDED)
+    name: Private(f"{MASKS}:{name}", f"makes masks for {use}", WITHOUT_MASKS)
     for name, use in (
         ("causal_mask_function", "causal models"),
         ("bidirectional_mask_function", "encoders"),

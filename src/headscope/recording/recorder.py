@@ -1,4 +1,4 @@
-"""The listener of one recording block: follows every attention call of a model, and keeps what was selected."""
+"""The recorder of one block: follows every attention call of a model, and keeps what was selected."""
 
 from __future__ import annotations
 

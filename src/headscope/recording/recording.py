@@ -17,7 +17,7 @@ from headscope.recording.axes.tokens import Side, Spans, label
 from headscope.recording.folder import reader, writer
 from headscope.recording.layer import Layer
 from headscope.recording.output_projection import output_projection
-from headscope.recording.ranks.gather import Part, gathered, whole
+from headscope.recording.ranks.gather import Part, assembled, gathered
 from headscope.recording.ranks.share import Rank
 from headscope.recording.recording_looks import RecordingLooks, among
 from headscope.recording.unseen import Missed
@@ -202,4 +202,4 @@ def together(paths: Sequence[Path], what: str) -> Recording:
         )
     parts = [Part(str(path), one.rank, one.layers) for path, one in opened if one.rank is not None]
     missed = tuple(dict.fromkeys(module for _, content in opened for module in content.missed))
-    return Recording(whole(parts, what), opened[0][1].model, missed=missed)
+    return Recording(assembled(parts, what), opened[0][1].model, missed=missed)

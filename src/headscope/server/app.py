@@ -25,11 +25,11 @@ from headscope.server.bounds import (
     MOST_TEXT,
     asked,
     head_name,
+    integer,
     place,
     profile,
     refused,
     stretch,
-    whole,
 )
 from headscope.server.library import Library
 from headscope.server.passages import passage
@@ -123,7 +123,7 @@ class Server:
 
         def work(between: Between) -> dict[str, Any]:
             one = self.one(request)
-            index = whole("query", request.path_params["index"], 0, one.shape.queries - 1)
+            index = integer("query", request.path_params["index"], 0, one.shape.queries - 1)
             return answers.row_of(one, index, *stretch(request, one.shape.keys), *profile(request))
 
         return await self.json(request, work)
@@ -133,7 +133,7 @@ class Server:
 
         def work(between: Between) -> dict[str, Any]:
             one = self.one(request)
-            index = whole("key", request.path_params["index"], 0, one.shape.keys - 1)
+            index = integer("key", request.path_params["index"], 0, one.shape.keys - 1)
             bounds = *stretch(request, one.shape.queries), *profile(request)
             return answers.column_of(one, index, *bounds, between=between)
 
@@ -141,7 +141,8 @@ class Server:
 
     async def track(self, request: Request) -> Response:
         """A part of a statistic along an axis."""
-        z, x = (whole(name, request.path_params[name], 0, most) for name, most in (("z", LARGEST_ZOOM), ("x", LARGEST)))
+        bounds = (("z", LARGEST_ZOOM), ("x", LARGEST))
+        z, x = (integer(name, request.path_params[name], 0, most) for name, most in bounds)
 
         def work(between: Between) -> dict[str, Any]:
             one, name = self.one(request), request.path_params["name"]

@@ -43,7 +43,7 @@ def head_name(text: str) -> HeadName:
     return HeadName(found[1], int(found[2]), int(found[3]), int(found[4]))
 
 
-def whole(name: str, text: str, low: int, high: int) -> int:
+def integer(name: str, text: str, low: int, high: int) -> int:
     """A whole number within bounds."""
     if NUMBER.fullmatch(text) is None or not low <= int(text) <= high:
         raise refused(f"{name}: {shortened(text, 40)!r}; give a whole number from {low} to {high}.")
@@ -53,7 +53,7 @@ def whole(name: str, text: str, low: int, high: int) -> int:
 def asked(request: Request, name: str, default: int, low: int, high: int) -> int:
     """A number among a request's parameters."""
     text = request.query_params.get(name)
-    return default if text is None else whole(name, text, low, high)
+    return default if text is None else integer(name, text, low, high)
 
 
 def stretch(request: Request, length: int, most: int | None = None) -> tuple[int, int]:
@@ -67,8 +67,8 @@ def stretch(request: Request, length: int, most: int | None = None) -> tuple[int
 
 def place(request: Request) -> tuple[int, int, int]:
     """Zoom, column and row of an address."""
-    z = whole("z", request.path_params["z"], 0, LARGEST_ZOOM)
-    return z, *(whole(name, request.path_params[name], 0, LARGEST) for name in ("x", "y"))  # type: ignore[return-value]
+    z = integer("z", request.path_params["z"], 0, LARGEST_ZOOM)
+    return z, *(integer(name, request.path_params[name], 0, LARGEST) for name in ("x", "y"))  # type: ignore[return-value]
 
 
 def profile(request: Request) -> tuple[int, int]:

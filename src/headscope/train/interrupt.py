@@ -44,8 +44,8 @@ class Interrupt(TrainerCallback):
     ) -> None:
         """Wait for signals, where this thread may and the process does not ignore them."""
         if threading.current_thread() is threading.main_thread():
-            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-            self.before = {number: signal.signal(number, self.ask) for number in heard}
+            handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self.before = {number: signal.signal(number, self.ask) for number in handled}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop after this step, on all processes at once."""

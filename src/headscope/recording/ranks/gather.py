@@ -74,7 +74,7 @@ class JoinedLayer(Layer):
         return self._opened
 
 
-def whole(parts: Sequence[Part], what: str) -> list[Layer]:
+def assembled(parts: Sequence[Part], what: str) -> list[Layer]:
     """The layers of one recording from those of every rank.
 
     Ranks that shared out the heads of the model give their heads, in the model's numbers. Of those, and of all others,
@@ -244,7 +244,7 @@ def gathered(
     outlines: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(outlines, (rank, [without_tensors(layer) for layer in layers], tuple(missed)))
     # Everybody checks the same things, so that an error is raised by all and nobody waits for the others.
-    whole([Part(str(number), number, few) for number, few, _ in outlines], "recording.gather")
+    assembled([Part(str(number), number, few) for number, few, _ in outlines], "recording.gather")
     most = max(len(few) for _, few, _ in outlines)
     columns: list[list[Layer]] = [[] for _ in outlines]
     for position in range(most):
@@ -256,7 +256,7 @@ def gathered(
                 column.append(layer)
     parts = [Part(str(number), number, column) for (number, *_), column in zip(outlines, columns, strict=True)]
     every = tuple(dict.fromkeys(module for *_, modules in outlines for module in modules))
-    return [plain_layer(layer) for layer in whole(parts, "recording.gather")], every
+    return [plain_layer(layer) for layer in assembled(parts, "recording.gather")], every
 
 
 def plain_layer(layer: Layer) -> Layer:

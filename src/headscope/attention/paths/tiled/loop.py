@@ -79,7 +79,7 @@ def _run_tiles(kernel: FlashTiles | ScoredTiles, tiles: Schedule, sinks: Tensor 
         part, part_lse = merge([kernel.forward(tile) for tile in group])
         where = group[0].items, group[0].heads, group[0].all_rows
         values[where], lse[where] = part, part_lse
-    for items, heads, rows in tiles.lonely:
+    for items, heads, rows in tiles.fully_masked:
         lse[items, heads, rows] = -math.inf
     if sinks is not None:
         # In place: what the backward keeps is what the caller gets.

@@ -40,14 +40,14 @@ class Schedule:
         groups: tiles that share their rows stand together and are merged; each group has other rows.
         area: query-key pairs that are computed, over all items and heads.
         blank: items, heads and rows that are in no group: they see nothing.
-        lonely: items, heads and rows that see nothing although they are in a group.
+        fully_masked: items, heads and rows that see nothing although they are in a group.
         masks: a place where a kernel keeps the few masks of its tiles from one call to the next.
     """
 
     groups: tuple[tuple[Tile, ...], ...]
     area: int
     blank: tuple[Rows, ...]
-    lonely: tuple[Rows, ...]
+    fully_masked: tuple[Rows, ...]
     masks: dict[tuple[bytes, object], Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -70,7 +70,7 @@ def schedule(runs: Runs, items: int, heads: int, share: int, queries: int, *, sq
     start, stop = (side.cpu().numpy() for side in runs)
     groups: list[tuple[Tile, ...]] = []
     blank: list[Rows] = []
-    lonely: list[Rows] = []
+    fully_masked: list[Rows] = []
     area = 0
     for item_range in alike(start, stop, items):
         item = item_range.start if len(start) > 1 else 0
@@ -86,9 +86,9 @@ def schedule(runs: Runs, items: int, heads: int, share: int, queries: int, *, sq
                 covered[group[0].all_rows] = True
             sees = (end > begin).any(1)
             blank += [(item_range, head_range, rows) for rows in ranges(~covered)]
-            lonely += [(item_range, head_range, rows) for rows in ranges(covered & ~sees)]
+            fully_masked += [(item_range, head_range, rows) for rows in ranges(covered & ~sees)]
             groups += plane
-    return Schedule(tuple(groups), area, tuple(blank), tuple(lonely))
+    return Schedule(tuple(groups), area, tuple(blank), tuple(fully_masked))
 
 
 def ranges(chosen: NDArray[np.bool_]) -> list[slice]:
