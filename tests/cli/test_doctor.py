@@ -38,6 +38,7 @@ def test_what_is_missing_comes_with_the_way_to_get_it(monkeypatch):
     assert lines["plot"].text.endswith("missing matplotlib: pip install 'headscope[plot]'")
     assert lines["demo"].text.endswith("missing transformers: pip install 'headscope[demo]'")
     assert lines["serve"].state == "✓"
+    assert run(["doctor"]) == 0
 
 
 @pytest.mark.parametrize(

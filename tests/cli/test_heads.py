@@ -1,6 +1,7 @@
 """`headscope heads` and `headscope ablate`."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -114,6 +115,21 @@ def test_a_corpus_goes_on_where_it_was_stopped(corpus, capsys, gpt2, monkeypatch
     assert seen == TEXTS[2:]
     assert capsys.readouterr().out == whole
     assert not kept.exists()
+
+
+def test_progress_goes_to_the_cache_where_the_corpus_cannot_be_written_beside(corpus, capsys, monkeypatch, tmp_path):
+    access, closed = os.access, {str(corpus.parent)}
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) not in closed and access(path, mode))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    one, other = (corpora.Progress(corpus, {}, rank, 2) for rank in (0, 1))
+    assert {one.path.parent, other.path.parent} == {tmp_path / "cache" / "headscope"}
+    assert one.path != other.path
+    closed.add(str(tmp_path / "cache" / "headscope"))
+    capsys.readouterr()
+    nowhere = corpora.Progress(corpus, {}, 0, 1)
+    nowhere.remove()
+    assert (nowhere.path, nowhere.resume()[0]) == (None, 0)
+    assert "if this run is stopped, it begins again" in capsys.readouterr().err
 
 
 def test_a_text_that_cannot_be_read_is_named_by_its_line(corpus, gpt2, monkeypatch):

@@ -1,6 +1,7 @@
 """The folder on disk: the same numbers back, or an error that names the file and the field."""
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -525,6 +526,19 @@ class TestWhileRecording:
         with torch.no_grad(), hs.record(model, to=folder, overwrite=True, layers=1):
             model(**inputs)
         assert [layer.number for layer in hs.load(folder).layers] == [1]
+
+    def test_only_one_layer_is_in_memory(self, tmp_path):
+        layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        model, x, alive = torch.nn.TransformerEncoder(layer, 5).eval(), torch.randn(1, 7, 8), []
+
+        def count(*_):
+            alive.append(sum(type(one) is torch.Tensor and one.shape == (1, 2, 7, 4) for one in gc.get_objects()))
+
+        model.layers[-1].register_forward_pre_hook(count)
+        for options in ({"to": tmp_path / "one"}, {}):
+            with torch.no_grad(), hs.record(model, **options):
+                model(x)
+        assert alive[0] <= 3 < 12 <= alive[1]
 
     def test_a_generation_goes_to_disk_as_one_layer(self, tmp_path):
         model, inputs = build("llama")

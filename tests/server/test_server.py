@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import signal
 import socket
 import struct
 import threading
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 import headscope as hs
+from headscope.cli.app import run as command
 from headscope.errors import HeadscopeError, MissingExtra, RecordingError
 from headscope.recording.folder import deferred
 from headscope.recording.folder.stored_layer import StoredLayer
@@ -323,6 +325,28 @@ def test_a_server_ends_within_a_second(head):
     served.close()
     assert time.monotonic() - begun < 1
     assert json.dumps(served._repr_html_()).count("iframe") == 2
+
+
+def test_the_command_ends_within_a_second_of_ctrl_c(tmp_path, monkeypatch, capsys):
+    q, k = torch.randn(2, 1, 1, 300, 5)
+    path = hs.Recording([Layer("layer", "self", q, k, None, None, 1.0)], "model").save(tmp_path / "one")
+    wait, pressed = run.Served.wait, []
+
+    def press(served):
+        client = Client(served.url)
+        client.api(f"head/{client.heads()[0]}")
+        pressed.append(time.monotonic())
+        signal.raise_signal(signal.SIGINT)
+        wait(served)
+
+    monkeypatch.setattr(run.Served, "wait", press)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # processes in the background do not have it
+    try:
+        assert command(["serve", str(path)]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - pressed[0] < 1
+    assert "Ctrl-C ends it." in capsys.readouterr().out
 
 
 def test_more_text_than_an_answer_holds_is_refused():

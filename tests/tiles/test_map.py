@@ -117,6 +117,17 @@ def test_a_cell_names_the_pair_that_holds_its_max(tmp_path, full, z, x, y):
         assert float(one.head.weights(cell.query, cell.key)) == pytest.approx(cell.max, rel=1e-4)
 
 
+def test_a_cell_of_too_many_weights_is_answered_from_the_tiles(tmp_path, monkeypatch):
+    one = made(tmp_path / "map", "none")
+    filling.fill(one.call, one.strips)
+    whole = one.cell(3, 100, 100)
+    monkeypatch.setattr("headscope.tiles.head_map.MOST_IN_CELL", 63)
+    monkeypatch.setattr("headscope.tiles.head_map.cells", None)
+    cell = one.cell(3, 100, 100)
+    assert (cell.query, cell.key, cell.exact, cell.masked) == (None, None, True, False)
+    assert (cell.mean, cell.max) == (pytest.approx(whole.mean, rel=1e-3), pytest.approx(whole.max, rel=1e-3))
+
+
 def test_a_map_fills_from_the_first_query_on_and_shows_what_is_there(tmp_path):
     one = made(tmp_path / "map", "none")
     z = one.shape.top

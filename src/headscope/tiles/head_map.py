@@ -24,6 +24,8 @@ from headscope.tiles.strips import Shape, Strips
 
 Between = Callable[[], None]
 EMPTY, EXACT, ESTIMATE, NOT_YET = range(4)
+# Weights of a cell that are computed when somebody asks for it: a tenth of a second or two.
+MOST_IN_CELL = 2**26
 # Bands of 256 queries whose lse is kept: 16 MB of float32.
 BANDS = 16_384
 
@@ -82,7 +84,7 @@ class HeadMap:
 
     @property
     def generation(self) -> int:
-        """Grows whenever a tile of the levels on disk may look different."""
+        """Another one whenever a tile of the levels on disk may look different."""
         return self.strips.count() + (self.estimate is not None)
 
     @cached_property
@@ -206,7 +208,7 @@ class HeadMap:
         return MapTile(status, rows, columns, exact, error, generation, mean, largest)
 
     def cell(self, z: int, x: int, y: int, between: Between = nothing) -> Cell:
-        """One cell, from q and k; from the tiles where its queries' lse would take long.
+        """One cell, from q and k; from the tiles where it has too many weights, or its queries' lse would take long.
 
         Raises:
             LookError: there is no such cell.
@@ -221,7 +223,8 @@ class HeadMap:
             )
         if self.hides(rows, keys):
             return Cell(rows, keys, 0.0, 0.0, None, None, True, True)
-        if z >= self.shape.base and self.known_lse(rows) is None:
+        many = (rows.stop - rows.start) * (keys.stop - keys.start) > MOST_IN_CELL
+        if z >= self.shape.base and (many or self.known_lse(rows) is None):
             level, known, exact, _ = self.level(z, x // TILE, y // TILE)
             at = y % TILE, x % TILE
             mean, largest = (float(side[at]) if known[at[0]] else float("nan") for side in (level.mean, level.max))
