@@ -214,6 +214,15 @@ def test_what_cannot_be_replaced_is_named_with_its_path(make: object, reason: st
     assert type(model["good"]) is TorchMultiheadAttention
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_torchscript_traces_replaced_layers_and_does_not_compile_them() -> None:
+    model, x = nn.MultiheadAttention(12, 3, batch_first=True).eval(), torch.randn(2, 5, 12)
+    replace(model)
+    torch.testing.assert_close(torch.jit.trace(model, (x, x, x))(x, x, x)[0], model(x, x, x)[0])
+    with pytest.raises(RuntimeError):
+        torch.jit.script(model)
+
+
 def test_parametrized_afterwards_it_computes_with_what_is_made() -> None:
     layer, x = replace(nn.MultiheadAttention(12, 3, batch_first=True)), torch.randn(2, 5, 12)
     expected = layer(x, x, x)[0]

@@ -233,6 +233,23 @@ def test_a_strip_that_no_pass_wrote_is_not_there(tmp_path):
     assert again.strips.has(0)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1.0])
+def test_numbers_that_no_pass_wrote_do_not_fail(tmp_path, number):
+    """Sizes and types are compared, numbers are not: wrong ones are shown, and nothing fails."""
+    one = made(tmp_path / "map", "none")
+    filling.fill(one.call, one.strips)
+    for strip in range(one.shape.strips):
+        tensors = load_file(one.strips.path(strip))
+        for name in ("tops", "lse", "entropy", "peak", "received"):
+            tensors[name] = torch.full_like(tensors[name], number)
+        save_file(tensors, one.strips.path(strip))
+    again = made(tmp_path / "map", "none")
+    assert again.strips.complete
+    assert again.tile(again.shape.top, 0, 0, 16).status == EXACT
+    assert again.cell(0, 3, 5).queries == slice(5, 6)
+    assert places(again)["status"] == "exact"
+
+
 @pytest.mark.parametrize("gone", ["removed", "empty span"])
 def test_the_folder_may_go_while_the_map_is_shown(tmp_path, gone):
     one, filler = made(tmp_path / "map", "none"), Filler()

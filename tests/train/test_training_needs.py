@@ -208,3 +208,16 @@ def test_ctrl_c_stays_ignored_where_it_was(tmp_path):
         callback.on_train_end(*state)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path, handled):
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from headscope.train.interrupt import Interrupt
+
+    callback = Interrupt()
+    callback.on_train_begin(TrainingArguments(str(tmp_path), use_cpu=True), TrainerState(), TrainerControl())
+    signal.raise_signal(signal.SIGINT)
+    assert callback.asked
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
