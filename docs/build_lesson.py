@@ -1,4 +1,5 @@
-"""Hooks of the site: the lesson's code runs, its pictures come from it, shared files become a gallery, formulas MathML.
+"""Hooks of the site: code of the lesson and of how-to pages makes their pictures, shared files become a gallery,
+formulas MathML.
 
     mkdocs build
 
@@ -28,6 +29,8 @@ FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 FORMULA = re.compile(r"^\$\$(.+?)\$\$", re.MULTILINE | re.DOTALL)
 COMMANDS = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MADE = {".png", ".html"}
+# A picture or page beside a page of how-to, which the code of that page makes.
+BESIDE = re.compile(r"""\]\([\w-]+\.png\)|src="[\w-]+\.html\"""")
 # The gallery's table, once the files are made.
 table: list[str] = []
 
@@ -73,12 +76,13 @@ def gallery(made: list[tuple[Path, Manifest]]) -> str:
 
 
 def on_files(files: Files, *, config: Any) -> Files:
-    """Add what the lesson's pages make."""
-    for page in sorted((DOCS / "lesson").glob("[0-9]*.md")):
+    """Add what the pages of the lesson and of how-to make."""
+    howto = [page for page in sorted((DOCS / "howto").glob("*.md")) if BESIDE.search(page.read_text(encoding="utf-8"))]
+    for page in [*sorted((DOCS / "lesson").glob("[0-9]*.md")), *howto]:
         into = Path(folder.name) / page.stem
         into.mkdir(exist_ok=True)
         for path in run(page, into):
-            files.append(File.generated(config, f"lesson/{path.name}", abs_src_path=str(path)))
+            files.append(File.generated(config, f"{page.parent.name}/{path.name}", abs_src_path=str(path)))
     into = Path(folder.name) / "gallery"
     into.mkdir(exist_ok=True)
     made = shared(into)
@@ -106,5 +110,5 @@ def formulas(text: str) -> str:
 
 
 def on_post_build(**_: Any) -> None:
-    """What the lesson made is in the site now."""
+    """What the pages made is in the site now."""
     folder.cleanup()
