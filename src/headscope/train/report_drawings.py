@@ -6,6 +6,8 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from headscope.characters import visible
 from headscope.look.axis import Axis
 from headscope.look.head import Head
@@ -13,7 +15,7 @@ from headscope.view.compare import Pair, moved
 
 # Sizes in pixels: a token, its letters, the space between the two texts; and the weight from which a line is drawn.
 STEP, LETTER, GAP, FAINTEST = 34, 11, 110, 0.08
-LONGEST = 48  # tokens of a text in a drawing
+LONGEST = 48  # tokens of a text in a drawing; of longer sources those that are read most
 CURVES = (320, 120)  # as wide as the style sheet lets them be, so that letters have their size
 LISTED = 4  # heads that are named
 
@@ -30,7 +32,7 @@ def alignments_html(pairs: Sequence[Pair]) -> str:
 
 
 def alignment(pair: Pair) -> str:
-    """The drawing of one text; empty where there is no cross-attention or the texts are long."""
+    """The drawing of one text; empty where there is no cross-attention."""
     found = [
         (moved(before.head(head, 0), after.head(head, 0)), number, before.head_numbers[head], before.head(head, 0),
          after.head(head, 0))
@@ -41,17 +43,31 @@ def alignment(pair: Pair) -> str:
     if not found:
         return ""
     _, layer, number, before, after = max(found, key=lambda one: one[0])
-    if max(len(before.q), len(before.k)) > LONGEST:
-        return ""
-    sides = "".join(arcs(head) for head in (before, after))
-    return f"<figure><figcaption>head {layer}.{number}: {html.escape(visible(pair.name))}</figcaption>{sides}</figure>"
+    read = most_read(before, after)
+    sides = "".join(arcs(head, read) for head in (before, after))
+    parts = [
+        f"the first {LONGEST} of {len(before.q)} written tokens" if len(before.q) > LONGEST else "",
+        f"the {LONGEST} of {len(before.k)} source tokens that are read most" if len(before.k) > LONGEST else "",
+    ]
+    shortened = "".join(f"; {part}" for part in parts if part)
+    return (
+        f"<figure><figcaption>head {layer}.{number}: {html.escape(visible(pair.name))}{shortened}</figcaption>"
+        f"{sides}</figure>"
+    )
 
 
-def arcs(head: Head) -> str:
-    """Lines from each written token to the tokens of the source that were read for it."""
-    above, below = written(head.queries), shown(head.keys)
+def most_read(before: Head, after: Head) -> list[int]:
+    """The tokens of a source that a drawing has room for: those read most on the two sides, in their order."""
+    total = torch.stack([head.weights()[:LONGEST].float().sum(0) for head in (before, after)]).sum(0)
+    return sorted(total.topk(min(LONGEST, len(total))).indices.tolist())
+
+
+def arcs(head: Head, read: Sequence[int]) -> str:
+    """Lines from each written token to what was read for it, among the tokens of the source that `read` counts."""
+    labels = shown(head.keys)
+    above, below = written(head.queries)[:LONGEST], [labels[i] for i in read]
     width = STEP * max(len(above), len(below)) + STEP
-    weights = head.weights().float().tolist()
+    weights = head.weights()[:LONGEST, read].float().tolist()
     lines = "".join(
         f'<line x1="{place(i)}" y1="{LETTER + 6}" x2="{place(j)}" y2="{GAP}" stroke-opacity="{weight:.2f}"/>'
         for i, row in enumerate(weights)
