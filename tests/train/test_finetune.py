@@ -172,6 +172,10 @@ def test_a_run_that_ended_in_any_step_becomes_the_same_model(at, whole, bert, te
     assert (checkpoint.last(folder / "checkpoints") is None) == (at < 3)
     assert not (folder / "model.safetensors").exists()
     finetune(settings(bert, texts, folder, dropout=0.1, resume=True))
+    said = []
+    run_settings(settings(bert, texts, folder, dropout=0.1, resume=True), said.append)
+    assert "step 7 of 7: training loss" in "".join(said)
+    assert "nan" not in "".join(said)
     for name in ("model.safetensors", "scores.json", "heads/heads.jsonl", "heads.csv"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
     assert losses(folder) == losses(whole)

@@ -57,7 +57,7 @@ def test_the_drawing_of_a_long_text_says_what_it_leaves_out():
 
     drawn = alignments_html([Pair("a<b", recorded(source), recorded(2 * source))])
     assert (
-        "head 0.0: a&lt;b; the first 48 of 53 written tokens; the 48 of 101 source tokens that are read most" in drawn
+        "head 0.0: a&lt;b; the first 35 of 53 written tokens; the 35 of 101 source tokens that are read most" in drawn
     )
     assert drawn.count("<svg") == 2
     short = alignments_html([Pair("short", recorded(source[:, :7]), recorded(source[:, :7]))])

@@ -35,6 +35,7 @@ class Display(TrainerCallback):
         self.begun = time.monotonic(), state.global_step
         if state.global_step:
             self.say(f"going on from step {state.global_step} of {state.max_steps}")
+            self.loss = next((row["loss"] for row in reversed(state.log_history) if "loss" in row), self.loss)
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -15,7 +15,7 @@ from headscope.view.compare import Pair, moved
 
 # Sizes in pixels: a token, its letters, the space between the two texts; and the weight from which a line is drawn.
 STEP, LETTER, GAP, FAINTEST = 34, 11, 110, 0.08
-LONGEST = 48  # tokens of a text in a drawing; of longer sources those that are read most
+LONGEST = 35  # tokens of a text in a drawing, as a page has room for; of longer sources those that are read most
 CURVES = (320, 120)  # as wide as the style sheet lets them be, so that letters have their size
 LISTED = 4  # heads that are named
 
