@@ -1,5 +1,6 @@
 """Pictures and sounds become the inputs of models that read them, and of no others."""
 
+import json
 import struct
 import sys
 import wave
@@ -83,6 +84,41 @@ def test_a_sound_is_recorded_by_a_model_of_sounds(hearing, tmp_path, capsys, mon
     sound(tmp_path / "talk.wav")
     assert run(["record", "talk.wav", "--model", hearing, "-o", "heard"]) == 0
     assert {layer.kind for layer in hs.load("heard").layers} == {"self", "cross"}
+
+
+def test_the_times_of_what_a_model_of_sounds_wrote(hearing, tmp_path, capsys, monkeypatch):
+    import transformers as hf
+
+    import headscope as hs
+
+    config = hf.WhisperConfig.from_pretrained(hearing)
+    torch.manual_seed(3)
+    model = hf.WhisperForConditionalGeneration(config)
+    model.generation_config = hf.GenerationConfig(
+        **model.generation_config.to_diff_dict() | {"alignment_heads": [[0, 1]]}
+    )
+    model.generation_config._from_model_config = False  # as in the files of Whisper, whose heads are written by hand
+    model.generation_config.suppress_tokens = [0, 1, 2]  # special ones have no times
+    model.save_pretrained(tmp_path / "writing")
+    hf.WhisperFeatureExtractor.from_pretrained(hearing).save_pretrained(tmp_path / "writing")
+    monkeypatch.chdir(tmp_path)
+    sound(tmp_path / "talk.wav")
+    options = ["--model", str(tmp_path / "writing"), "--generate", "4"]
+    assert run(["view", "talk.wav", *options, "--json"]) == 0
+    times = json.loads(capsys.readouterr().out)["times"]
+    assert times["chosen_by"] == "model"
+    assert run(["record", "talk.wav", *options, "-o", "talk"]) == 0
+    recording = hs.load("talk")
+    found = recording.token_times()
+    assert times["heads"] == [list(place) for place in found.heads]
+    assert [(one["text"], one["first"], one["stop"]) for one in times["tokens"]] == [
+        (one.text, one.first, one.stop) for one in found.tokens
+    ]
+    capsys.readouterr()
+    assert run(["view", "talk"]) == 0
+    printed = capsys.readouterr().out
+    assert f"Spoken  by the weights of heads {found.heads[0][0]}.1" in printed
+    assert str(found).splitlines()[0].strip() in printed
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])

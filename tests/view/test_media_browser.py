@@ -8,7 +8,7 @@ import torch
 
 from headscope import Axis, causal
 from headscope.hf import miniatures
-from headscope.recording.recording import Recording
+from headscope.recording.recording import Layer, Recording
 from tests.view.samples import layer, words
 
 pytestmark = pytest.mark.browser
@@ -131,6 +131,22 @@ def test_a_sound_ends_where_its_silence_begins_and_a_token_has_a_span(opened):
         assert page.text("#special-name") == "Silence at the end"
         page.page.locator("#special [value=shown]").click()
         assert strip.get_attribute("data-end") == "59"
+
+
+def test_a_token_of_a_sound_has_the_times_that_python_finds(opened):
+    axis, frames = words(5), Axis.frames(31, 0.02)
+    q = 9 * torch.eye(5)[None, None]
+    k = torch.eye(5)[torch.tensor([*9 * [0], *8 * [1], *7 * [2], *7 * [3]])][None, None]
+    x = Recording([Layer("", "cross", q, k, None, None, 1.0, queries=[axis], keys=[frames])])
+    with opened(x, layer=0, head=0) as page:
+        for token in x.token_times().tokens:
+            page.page.locator("#row-queries .ask").nth(token.position).click()
+            strip = page.page.locator("#strip-canvas")
+            assert strip.get_attribute("data-spoken") == f"{token.first},{token.stop}"
+            says = f"Spoken from {token.start:.4g} s to {token.end:.4g} s, by the weights of heads 0.0."
+            assert says in page.text("#strip-note")
+        page.page.locator("#row-queries .ask").nth(0).click()
+        assert strip.get_attribute("data-spoken") == ""
 
 
 def test_a_click_on_a_label_picks_the_row_of_that_label(opened):

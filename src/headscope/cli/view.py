@@ -89,7 +89,18 @@ def said(recording: Recording) -> dict[str, Any]:
         {"layer": one.layer, "head": one.head, "kind": one.kind, "text": one.text, "evidence": dict(one.evidence)}
         for one in recording.patterns()
     ]
-    return {"findings": findings, "heads": rows_of(recording.heads())}
+    return {"findings": findings, "heads": rows_of(recording.heads()), "times": times(recording)}
+
+
+def times(recording: Recording) -> dict[str, Any] | None:
+    """When the words of a sound were spoken, for JSON; None where no head tells."""
+    from headscope.view.subject import Subject
+
+    found = Subject("view", recording).times
+    if found is None:
+        return None
+    tokens, words = ([one._asdict() for one in which] for which in (found.tokens, found.words))
+    return {"tokens": tokens, "words": words, "heads": found.heads, "chosen_by": found.chosen_by}
 
 
 def write(found: Read, target: Path, layer: int | None, head: int | None, *, thumbnails: bool = True) -> None:

@@ -27,6 +27,7 @@ from headscope.recording.ranks.share import PartReader, Share, here, own_part
 from headscope.recording.recording import Recording, load
 from headscope.recording.selection import Selection
 from headscope.recording.steps import Steps, joined
+from headscope.recording.token_times import alignment_heads
 from headscope.recording.unseen import explain_nothing, missed
 
 
@@ -46,7 +47,7 @@ class Recorder(Block):
         super().__init__(model)
         self.selection, self.edits = selection, grad
         self.read = PartReader()
-        self.recording = Recording([], named(model))
+        self.recording = Recording([], named(model), alignment_heads=alignment_heads(model))
         self.keeper = Keeper(selection.dtype, selection.device, budget, in_graph=grad)
         self.inputs, self.lines = Inputs(model), Lines()
         self.writer = None if folder is None else Writer(place_of(folder, here()), overwrite=overwrite)
@@ -200,7 +201,8 @@ class Recorder(Block):
         self.recording.rank = here(self.share)
         if self.writer is not None:
             about = self.recording
-            path = self.writer.finish(about.model, about.rank, about.missed) if complete else None
+            said = about.model, about.rank, about.missed, about.alignment_heads
+            path = self.writer.finish(*said) if complete else None
             self.recording.layers = [] if path is None else load(path).layers
 
     def _cut(self, one: Steps, layer: Layer) -> Layer:

@@ -40,6 +40,8 @@ class Recording(RecordingLooks):
         model: the name of the model's class, and where it was loaded from when that is known.
         rank: which of several processes recorded this part; None for a whole recording. See `gather`.
         missed: attention that ran in the block and was not captured, each with its module's path, class and the reason.
+        alignment_heads: the heads that a speech model names for the times of its words, each a layer of its decoder and
+            a head (`generation_config.alignment_heads`); see `token_times`.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class Recording(RecordingLooks):
         model: str = "",
         rank: Rank | None = None,
         missed: Sequence[Missed] = (),
+        alignment_heads: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.layers = layers if not isinstance(layers, tuple) else list(layers)
         self.model = model
         self.rank = rank
         self.missed: Sequence[Missed] = missed
+        self.alignment_heads = tuple(alignment_heads)
 
     def __repr__(self) -> str:
         heads = sum(len(layer.head_numbers) for layer in self.layers)
@@ -160,7 +164,7 @@ class Recording(RecordingLooks):
         if self.rank is None:
             return self
         layers, missed = gathered(self.layers, self.rank, self.missed)
-        return Recording(layers, self.model, missed=missed)
+        return Recording(layers, self.model, missed=missed, alignment_heads=self.alignment_heads)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the recording to a folder `NAME.headscope`, whole or not at all, and return its path.
@@ -171,7 +175,8 @@ class Recording(RecordingLooks):
         Raises:
             RecordingError: the folder exists and `overwrite` is False, or it cannot be written.
         """
-        return writer.save(self.layers, self.model, Path(path), overwrite=overwrite, rank=self.rank, missed=self.missed)
+        about = self.model, self.rank, self.missed, self.alignment_heads
+        return writer.save(self.layers, Path(path), *about, overwrite=overwrite)
 
 
 def load(path: str | Path | Sequence[str | Path]) -> Recording:
@@ -202,4 +207,5 @@ def together(paths: Sequence[Path], what: str) -> Recording:
         )
     parts = [Part(str(path), one.rank, one.layers) for path, one in opened if one.rank is not None]
     missed = tuple(dict.fromkeys(module for _, content in opened for module in content.missed))
-    return Recording(assembled(parts, what), opened[0][1].model, missed=missed)
+    first = opened[0][1]
+    return Recording(assembled(parts, what), first.model, missed=missed, alignment_heads=first.alignment_heads)

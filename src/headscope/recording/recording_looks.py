@@ -18,6 +18,7 @@ from headscope.recording import through_layers
 from headscope.recording.head_table import empty_layers, missed_modules, totals_of
 from headscope.recording.layer import Layer
 from headscope.recording.through_layers import RolloutLayer
+from headscope.recording.token_times import TokenTimes, token_times
 
 
 class RecordingLooks(ABC):
@@ -25,6 +26,7 @@ class RecordingLooks(ABC):
 
     layers: Sequence[Layer]
     missed: Sequence[tuple[str, str, str]]
+    alignment_heads: tuple[tuple[int, int], ...]
     _patterns: tuple[list[object], Patterns] | None = None
 
     @abstractmethod
@@ -150,6 +152,37 @@ class RecordingLooks(ABC):
         found = self.layers[self._position(layer)]
         row = among(f"recording: head {head} of layer {layer}", head, found.head_numbers)
         return through_layers.gradient_times_weights(found, row, target, item)
+
+    def token_times(self, *, heads: Sequence[tuple[int, int]] | None = None, item: int = 0) -> TokenTimes:
+        """When every token and every word of a speech model with a decoder was spoken, from its cross-attention.
+
+        Dynamic time warping over the mean of some heads, each frame standardised over the tokens and smoothed by a
+        median: the path from the first frame to the last along which tokens and frames only go forward. A token's row
+        is that of the position before it, which wrote it; silence that fills the sound up is left out.
+
+        Args:
+            heads: `(layer, head)` by the numbers of the recording. Unless given, those that the model names
+                (`generation_config.alignment_heads`), or else up to six whose weights rise most with the tokens: a
+                correlation of token and frame of 0.5 or more.
+
+        Raises:
+            LookError: no cross-attention from tokens to frames of sound, only special tokens, a head that is not
+                there, or no head that rises.
+
+        Source: Radford et al. 2022; Sakoe & Chiba 1978.
+
+        Example:
+            >>> import torch, headscope as hs
+            >>> from headscope.recording.recording import Layer, Recording
+            >>> q, k = 9 * torch.eye(3)[None, None], torch.eye(3).repeat_interleave(4, 0)[None, None]
+            >>> texts = [hs.Axis.tokens(["good", "morning", "all"])]
+            >>> layer = Layer("", "cross", q, k, None, None, 1.0, queries=texts, keys=[hs.Axis.frames(12, 0.1)])
+            >>> print(Recording([layer]).token_times())
+              0.00 to   0.40 s  good
+              0.40 to   0.80 s  morning
+              0.80 to   1.20 s  all
+        """
+        return token_times(list(zip(self.numbers, self.layers, strict=True)), self.alignment_heads, heads, item)
 
     def patterns(self) -> Patterns:
         """What each head of the first batch item does, in plain words, with evidence; the most informative first."""

@@ -118,6 +118,7 @@ def payload(
         "single": subject.single,
         "start": start._asdict() | {"special": "hidden" if silence(subject.layers[start.layer]) else "shown"},
         "generated": made_by(subject, generated, axes),
+        "times": times_entry(subject, axes),
         "error": worst,
         "axes": axes.entries,
         "images": axes.images,
@@ -179,6 +180,18 @@ def made_by(subject: Subject, texts: Sequence[str], axes: Axes) -> dict[str, Any
     if not texts or len(texts) > axis.length:
         return None
     return {"texts": [visible(text) for text in texts], "axis": axes.place(axis)}
+
+
+def times_entry(subject: Subject, axes: Axes) -> dict[str, Any] | None:
+    """When each token was spoken, for JSON: its axis, for each position its first frame and the one behind its last."""
+    found = subject.times
+    if found is None:
+        return None
+    layer = subject.layers[subject.recording.numbers.index(found.heads[0][0])]
+    spans: list[list[int] | None] = [None] * layer.queries[0].length
+    for token in found.tokens:
+        spans[token.position] = [token.first, token.stop]
+    return {"axis": axes.place(layer.queries[0]), "spans": spans, "heads": [list(place) for place in found.heads]}
 
 
 def silence(layer: Layer) -> bool:

@@ -11,6 +11,7 @@ from headscope.look.findings import SHORT, Finding
 from headscope.look.head import Head
 from headscope.look.table import Table
 from headscope.recording.recording import Layer, Recording, among
+from headscope.recording.token_times import TokenTimes
 
 
 class Start(NamedTuple):
@@ -58,6 +59,16 @@ class Subject:
     def measures(self) -> Table:
         """The statistics of every head, one row each."""
         return self.recording.heads()
+
+    @cached_property
+    def times(self) -> TokenTimes | None:
+        """When the tokens were spoken, where tokens look at sound and a head moves along with them."""
+        if not (self.described and any(layer.keys[0].kind == "frames" for layer in self.layers)):
+            return None
+        try:
+            return self.recording.token_times()
+        except LookError:
+            return None
 
     @property
     def missed(self) -> tuple[tuple[str, str, str], ...]:

@@ -12,6 +12,7 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
+from headscope.characters import printable
 from headscope.look.axis import Axis
 from headscope.look.head import Head
 from headscope.view.blocks import Ink, joined, stretched
@@ -60,6 +61,10 @@ def view(subject: Subject, start: Start, *, title: str = "", most: int = 8) -> E
     parts += [Text.assemble((name, STRONG), ("  queries down, keys along", FAINT)), Map(layer.head(start.head))]
     if subject.findings:
         parts += [Text(), Text("Findings", style=STRONG), *findings(subject, most)]
+    if subject.times is not None:
+        heads = ", ".join(f"{number}.{head}" for number, head in subject.times.heads)
+        parts += [Text(), Text.assemble(("Spoken", STRONG), (f"  by the weights of heads {heads}", FAINT))]
+        parts.append(Text(printable(str(subject.times))))
     if subject.missed:
         parts += [Text(), Text("Not recorded, though they looked like attention", style=STRONG)]
         parts += [Text(sentence(f"{path} ({name}): {reason}")) for path, name, reason in subject.missed]

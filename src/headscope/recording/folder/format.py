@@ -3,7 +3,7 @@
 | what                       | bound                                                                          |
 |----------------------------|--------------------------------------------------------------------------------|
 | the file                   | 128 MiB (a million tokens with ids and spans are 50), of a fixed depth           |
-| layers, axes, missed       | 2¹⁴, 2¹⁶, 2¹⁶                                                                  |
+| layers, axes, missed       | 2¹⁴, 2¹⁶, 2¹⁶; alignment heads 2¹²                                             |
 | a name, a label            | 2¹² and 2²⁰ characters                                                         |
 | positions without labels   | as many as there are numbers in the tensors, and 2²⁰                           |
 | runs of a query            | as many as there are keys                                                      |
@@ -25,7 +25,7 @@ from headscope.recording.folder.axis_entry import AxisEntry, Integer, Name, Whol
 VERSION = 1
 NAME = "recording.json"
 LARGEST = 2**27
-MOST_LAYERS, MOST_AXES, MOST_RANKS, MOST_MISSED = 2**14, 2**16, 2**16, 2**16
+MOST_LAYERS, MOST_AXES, MOST_RANKS, MOST_MISSED, MOST_ALIGNING = 2**14, 2**16, 2**16, 2**16, 2**12
 # Positions without labels, beyond those that have numbers in a tensor.
 MOST_EMPTY = 2**20
 
@@ -75,6 +75,7 @@ class Body(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     layers: Annotated[tuple[LayerEntry, ...], Meta(max_length=MOST_LAYERS)]
     rank: RankEntry | None = None
     missed: Annotated[tuple[MissedEntry, ...], Meta(max_length=MOST_MISSED)] = ()
+    alignment_heads: Annotated[tuple[tuple[Whole, Whole], ...], Meta(max_length=MOST_ALIGNING)] = ()
 
 
 class Envelope(msgspec.Struct):

@@ -41,12 +41,13 @@ def rank_name(number: int) -> str:
 
 
 class Content(NamedTuple):
-    """What a folder holds: layers, the name of their model, whose part they are, and what was not captured."""
+    """What a folder holds: layers, the name of their model, whose part they are, and what else it says."""
 
     layers: list[Layer]
     model: str
     rank: Rank | None
     missed: tuple[Missed, ...]
+    alignment_heads: tuple[tuple[int, int], ...]
 
 
 def load(path: Path) -> Content:
@@ -88,7 +89,8 @@ def headers(path: Path) -> Content:
     axes = [axis.axis() for axis in body.axes]
     layers: list[Layer] = [StoredLayer(path / file_name(i), entry, axes) for i, entry in enumerate(body.layers)]
     rank = None if body.rank is None else Rank(*msgspec.structs.astuple(body.rank))
-    return Content(layers, body.model, rank, tuple(Missed(*msgspec.structs.astuple(one)) for one in body.missed))
+    missed = tuple(Missed(*msgspec.structs.astuple(one)) for one in body.missed)
+    return Content(layers, body.model, rank, missed, body.alignment_heads)
 
 
 def read_json(file: Path) -> bytes:

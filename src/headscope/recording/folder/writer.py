@@ -83,7 +83,13 @@ class Writer:
     def _axis(self, axis: Axis) -> int:
         return self.axes.setdefault((axis, axis.thumbnail), len(self.axes))
 
-    def finish(self, model: str, rank: Rank | None = None, missed: Sequence[Missed] = ()) -> Path:
+    def finish(
+        self,
+        model: str,
+        rank: Rank | None = None,
+        missed: Sequence[Missed] = (),
+        alignment_heads: Sequence[tuple[int, int]] = (),
+    ) -> Path:
         """Write `recording.json` and move the folder to its place."""
         version = importlib.metadata.version("headscope")
         body = form.Body(
@@ -91,6 +97,7 @@ class Writer:
         )
         body.rank = None if rank is None else form.RankEntry(*rank)
         body.missed = tuple(form.MissedEntry(*map(named, one)) for one in missed[: form.MOST_MISSED])
+        body.alignment_heads = tuple(alignment_heads[: form.MOST_ALIGNING])
         with self.folder.writing(form.NAME) as file:
             file.write(form.encode(body))
         return self.folder.commit()
@@ -123,19 +130,20 @@ def place_of(path: Path, rank: Rank | None) -> Path:
 
 def save(
     layers: Sequence[Layer],
-    model: str,
     path: Path,
+    model: str,
+    rank: Rank | None,
+    missed: Sequence[Missed],
+    alignment_heads: Sequence[tuple[int, int]],
     *,
     overwrite: bool = False,
-    rank: Rank | None = None,
-    missed: Sequence[Missed] = (),
 ) -> Path:
     """Write a recording to a folder, whole or not at all."""
     writer = Writer(place_of(path, rank), overwrite=overwrite)
     try:
         for layer in layers:
             writer.add(layer)
-        return writer.finish(model, rank, missed)
+        return writer.finish(model, rank, missed, alignment_heads)
     except BaseException:
         writer.abandon()
         raise

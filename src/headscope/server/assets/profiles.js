@@ -89,6 +89,7 @@ export async function listProfiles(profiles, labels, pick) {
   const [word, other] = await Promise.all([labels.labelOf("queries", row.index), labels.labelOf("keys", column.index)]);
   if (profiles.asked !== asked) return;
   byId("profile-hint").hidden = true;
+  byId("row-title").hidden = byId("column-title").hidden = false;
   byId("row-title").replaceChildren(make("bdi", { class: "named" }, word), ` looks at`, make("span", { class: "hint" }, `query ${row.index}`));
   byId("column-title").replaceChildren(make("bdi", { class: "named" }, other), ` is looked at by`, make("span", { class: "hint" }, `key ${column.index}`));
   const whole = row.sum > 0.9995 ? "" : ` The part that is seen holds ${(100 * row.sum).toFixed(1)} % of it.`;

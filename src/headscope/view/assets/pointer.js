@@ -70,6 +70,7 @@ export function listenOnMap(map, look, redraw, { tip = null, pick = null, moved 
 export function zoomBy(map, factor, shown) {
   const { frame } = map;
   if (!factor) return frame.reset();
+  if (!shown) return frame.zoom(factor); // What is still being computed has no heaviest key.
   const cell = cellOf(shown, state.cursor) ?? cellOf(shown, { query: state.query, key: heaviest(shown) });
   if (!cell) return frame.zoom(factor);
   const [x, y] = frame.cornerOf(cell.r, cell.c);

@@ -13,7 +13,7 @@ export function previewOf() {
   if (!found) return null;
   const { queries, keys } = axesOf(state.layer, state.item);
   const [rows, columns] = [shownOf(queries), shownOf(keys)];
-  return { rows, columns, unseen: found.values.some((value) => value < 0), empty: [], pictureOf: (down, along) => enlarged(found, down, along, rows.length, columns.length) };
+  return { rows, columns, scale: found.scale, unseen: found.values.some((value) => value < 0), empty: [], pictureOf: (down, along) => enlarged(found, down, along, rows.length, columns.length) };
 }
 
 /** The cells of the small picture between two rows and two columns of the large one. */

@@ -1,6 +1,7 @@
 // Keys along a line: frames of sound with their spectrogram and seconds, or plain positions.
 
 import { colourAt } from "./colour.js";
+import { itemOf, page } from "./data.js";
 import { cssColour, make, sharpen } from "./dom.js";
 import { imageOf } from "./images.js";
 import { shownOf } from "./shown.js";
@@ -48,6 +49,13 @@ export function spanOf(weights, share = SPAN) {
   return best;
 }
 
+/** When the chosen token was spoken, by time warping over the heads that move along with the sound; or null. */
+function spokenSpan() {
+  const entry = page.layers[state.layer];
+  const timed = page.times && itemOf(state.layer, state.item) === 0 && entry.queries[0] === page.times.axis && entry.kind === "cross";
+  return timed ? page.times.spans[state.query] : null;
+}
+
 /** Fill the strip with one row; `own` is the place of the query, where it is on the same line. */
 export function paintStrip(weights, places, own) {
   strip.last = [weights, places, own];
@@ -70,13 +78,16 @@ export function paintStrip(weights, places, own) {
   if (sound) drawSound(context, width, start, end);
   const span = axis.kind === "frames" ? spanOf(weights) : null;
   if (span) drawSpan(context, (span[0] - start) * one, (span[1] + 1 - start) * one, height + sound);
+  const spoken = axis.kind === "frames" ? spokenSpan() : null;
+  if (spoken) drawSpoken(context, (spoken[0] - start) * one, (spoken[1] - start) * one, height + sound);
   if (own >= start && own <= end) {
     context.fillStyle = cssColour("--accent");
     context.fillRect(Math.min(width - 2, (own - start + 0.5) * one - 1), 0, 2, height + sound + 4);
   }
   drawFoot(context, width, one, start, end);
-  strip.note.textContent = span ? `Half of the weight lies between ${secondsText(axis, span[0])} and ${secondsText(axis, span[1] + 1)}.` : "";
-  Object.assign(canvas.dataset, { start, end, span: span ? span.join(",") : "" });
+  const half = span ? `Half of the weight lies between ${secondsText(axis, span[0])} and ${secondsText(axis, span[1] + 1)}.` : "";
+  strip.note.textContent = [spoken ? spokenText(axis, spoken) : "", half].filter(Boolean).join(" ");
+  Object.assign(canvas.dataset, { start, end, span: span ? span.join(",") : "", spoken: spoken ? spoken.join(",") : "" });
 }
 
 /** The spectrogram on the same time axis. */
@@ -95,6 +106,18 @@ function drawSpan(context, left, right, bottom) {
   context.fillRect(left, 0, Math.max(2, right - left), bottom);
   context.globalAlpha = 1;
   context.fillRect(left, bottom, Math.max(2, right - left), 3);
+}
+
+/** When the chosen token was spoken: a line with ends above the bars. */
+function drawSpoken(context, left, right, bottom) {
+  context.fillStyle = cssColour("--ink");
+  context.fillRect(left, 1, Math.max(2, right - left), 2);
+  for (const x of [left, Math.max(left + 2, right) - 1]) context.fillRect(x, 1, 1, bottom);
+}
+
+function spokenText(axis, [first, stop]) {
+  const heads = page.times.heads.map(([layer, head]) => `${layer}.${head}`).join(", ");
+  return `Spoken from ${secondsText(axis, first)} to ${secondsText(axis, stop)}, by the weights of heads ${heads}.`;
 }
 
 function drawFoot(context, width, one, start, end) {
