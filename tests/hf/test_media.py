@@ -94,9 +94,7 @@ def test_the_times_of_what_a_model_of_sounds_wrote(hearing, tmp_path, capsys, mo
     config = hf.WhisperConfig.from_pretrained(hearing)
     torch.manual_seed(3)
     model = hf.WhisperForConditionalGeneration(config)
-    model.generation_config = hf.GenerationConfig(
-        **model.generation_config.to_diff_dict() | {"alignment_heads": [[0, 1]]}
-    )
+    model.generation_config.alignment_heads = [[0, 1]]
     model.generation_config._from_model_config = False  # as in the files of Whisper, whose heads are written by hand
     model.generation_config.suppress_tokens = [0, 1, 2]  # special ones have no times
     model.save_pretrained(tmp_path / "writing")
@@ -115,7 +113,7 @@ def test_the_times_of_what_a_model_of_sounds_wrote(hearing, tmp_path, capsys, mo
         (one.text, one.first, one.stop) for one in found.tokens
     ]
     capsys.readouterr()
-    assert run(["view", "talk"]) == 0
+    assert run(["view", "talk.headscope"]) == 0
     printed = capsys.readouterr().out
     assert f"Spoken  by the weights of heads {found.heads[0][0]}.1" in printed
     assert str(found).splitlines()[0].strip() in printed
