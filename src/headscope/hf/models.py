@@ -84,7 +84,9 @@ def load(name: str | None = None) -> Loaded:
     """
     transformers = _transformers()
     if name is None:
-        return _read(transformers, str(packaged()), PACKAGED_NAME, local=True)
+        loaded = _read(transformers, str(packaged()), PACKAGED_NAME, local=True)
+        loaded.model.config.name_or_path = PACKAGED_NAME  # what recordings and figures call it, not its folder
+        return loaded
     if not name.strip():
         raise ModelError(f"model {name!r}: the name is empty; {WHAT_IS_A_MODEL}.")
     folder = Path(name).expanduser()

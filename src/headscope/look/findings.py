@@ -283,6 +283,6 @@ def usual(others: list[float], even: float) -> float:
 def quoted(axis: Axis, position: int) -> str:
     """The label of a position in quotes; with its number where another position has the same label."""
     if axis.kind == "positions":
-        return f"position {position}"
+        return f"position {axis.labels[position]}"
     label = axis.labels[position].strip().lstrip("Ġ▁")
     return f'"{label}"' if axis.labels.count(axis.labels[position]) == 1 else f'"{label}" ({position})'

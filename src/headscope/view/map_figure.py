@@ -10,7 +10,7 @@ from headscope.look.axis import Axis
 from headscope.look.head import Head
 from headscope.view.colour import table
 from headscope.view.labels import every, shortened, visible
-from headscope.view.paper import DOTS, FAINT, INK, family, in_lines, paper
+from headscope.view.paper import DOTS, FAINT, INK, MEAN_LETTER, family, in_lines, paper
 from headscope.view.picture import picture, top
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Inches: a cell with a label, the longest side of a map, what stands around it.
 CELL, SIDE, AROUND = 0.24, 6.4, 2.6
+BAR = 0.75  # inches: the scale and its numbers
 FINEST = 1024  # cells along one side; larger heads are pooled
 VECTORS = 64  # cells along one side that are drawn one by one
 LONGEST = 22  # letters of a label
@@ -37,19 +38,21 @@ def of_head(head: Head, title: str, width: float | None = None) -> Figure:
         one = min(wide / keys, high / queries)
         wide, high = max(one * keys, 0.6), max(one * queries, 0.6)
     if width is not None:
-        shrink = min(1.0, max(0.6, width - AROUND) / wide)
+        shrink = min(1.0, max(0.6, width - BAR - 0.5 - letters(head.queries)) / wide)
         wide, high = wide * shrink, high * shrink
-    drawn = paper()(figsize=(width or wide + AROUND, high + 1.9), dpi=DOTS, layout="constrained")
+    above = 0.8 * letters(head.keys) + 1.3
+    drawn = paper()(figsize=(width or wide + AROUND, high + above), dpi=DOTS, layout="constrained")
     axes = drawn.add_subplot()
     image = cells(axes, weights, queries, keys, vmin=0.0, vmax=top(pooled, keys))
     axes.set_aspect("equal" if alike else "auto")
     if max(queries, keys) <= 40:
         gaps(axes, queries, keys)
     label_sides(axes, head, wide, high)
-    bar = drawn.colorbar(image, ax=axes, shrink=min(1.0, 2.2 / high), aspect=16, pad=0.02, anchor=(0.0, 1.0))
+    long = min(1.0, 2.2 / high)
+    bar = drawn.colorbar(image, cax=axes.inset_axes((1.0 + 0.08 / wide, 1.0 - long, 0.13 / wide, long)))
     bar.outline.set_visible(False)  # type: ignore[operator, unused-ignore]
     bar.ax.tick_params(length=0, labelsize=8, labelcolor=FAINT)
-    bar.ax.set_title("weight", fontsize=8, color=FAINT, loc="left", pad=6)
+    bar.set_label("weight", fontsize=8, color=FAINT)
     if title:
         style: dict[str, Any] = {"fontsize": 10, "fontweight": "bold", "color": INK, "family": family()}
         title, wrap = in_lines(title, drawn.get_figwidth(), 10.0)
@@ -78,7 +81,7 @@ def of_strip(heads: list[tuple[str, Head]], width: float | None = None) -> Figur
     largest = max(top(weights, len(head.k)) for weights, (_, head) in zip(pooled, heads, strict=True))
     wide = width or min(14.0, 1.4 + 2.4 * len(heads))
     side = (wide - 1.4) / len(heads)
-    drawn = paper()(figsize=(wide, side + 1.3), dpi=DOTS, layout="constrained")
+    drawn = paper()(figsize=(wide, side + 0.9 + 0.8 * letters(heads[0][1].keys)), dpi=DOTS, layout="constrained")
     every_axes = drawn.subplots(1, len(heads), squeeze=False)[0]
     for place, (axes, weights, (name, head)) in enumerate(zip(every_axes, pooled, heads, strict=True)):
         masked = np.ma.masked_less(weights.numpy(), 0.0)
@@ -87,10 +90,12 @@ def of_strip(heads: list[tuple[str, Head]], width: float | None = None) -> Figur
         label_sides(axes, head, side, side)
         if place:
             axes.set(yticks=[], ylabel="")
-        axes.set_xlabel(name, fontsize=8, color=INK, fontweight="bold", loc="left")
+        axes.set_xlabel("")
+        axes.set_title(name, fontsize=8, color=INK, fontweight="bold", loc="left", pad=4)
     bar = drawn.colorbar(image, ax=list(every_axes), shrink=0.6, aspect=16, pad=0.01)
     bar.outline.set_visible(False)  # type: ignore[operator, unused-ignore]
     bar.ax.tick_params(length=0, labelsize=7, labelcolor=FAINT)
+    bar.set_label("weight", fontsize=7, color=FAINT)
     return drawn
 
 
@@ -125,6 +130,11 @@ def label_sides(axes: Axes, head: Head, width: float, height: float) -> None:
     axes.set_ylabel("query", fontsize=8, color=FAINT)
     axes.set_xlabel("key", fontsize=8, color=FAINT)
     axes.xaxis.set_label_position("top")
+
+
+def letters(axis: Axis) -> float:
+    """About how many inches the longest label takes."""
+    return max((len(shortened(visible(label), LONGEST)) for label in axis.labels), default=0) * MEAN_LETTER * 8 / 72
 
 
 def ticks(axis: Axis, fit: int) -> tuple[list[int], list[str]]:

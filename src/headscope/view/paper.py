@@ -23,6 +23,8 @@ SAVED = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none"}
 INK, FAINT = "#1b1e25", "#666c78"
 # Letters of the sentence under a figure.
 SENTENCE = 110
+# The mean width of a letter, in sizes of its font.
+MEAN_LETTER, MEAN_BOLD_LETTER = 0.56, 0.62
 # Fonts with the letters that matplotlib's own font lacks; the first ones that are installed are used.
 FALLBACKS = (
     "Noto Sans CJK JP",
@@ -77,6 +79,7 @@ def caption(figure: Figure, axis: Axis, model: str) -> None:
     text = shortened(" ".join(words), SENTENCE) if axis.kind == "tokens" else ""
     said = " · ".join(part for part in (text, visible(model_name(model)) if model else "") if part)
     if said:
+        said = textwrap.fill(said, max(24, int(figure.get_figwidth() * 72 / (MEAN_LETTER * 7))))
         figure.supxlabel(said, x=0.012, ha="left", fontsize=7, color=FAINT, parse_math=False, family=family())
 
 
@@ -88,7 +91,7 @@ def in_lines(text: str, inches: float, size: float) -> tuple[str, bool]:
     """
     if "$" not in text:
         return text, True
-    return textwrap.fill(text, max(12, int(inches * 72 / (0.62 * size)))), False
+    return textwrap.fill(text, max(12, int(inches * 72 / (MEAN_BOLD_LETTER * size)))), False
 
 
 def family() -> list[str]:
