@@ -161,7 +161,7 @@ def test_a_rank_above_every_weight_is_refused(tmp_path):
 
 
 def test_a_training_that_gets_no_better_ends_with_its_best_weights(tmp_path):
-    words = {"epochs": 9, "patience": 1, "learning_rate": 0.5, "save_every": 1, "max_length": 8, "dropout": 0.0}
+    words = {"epochs": 9, "patience": 1, "learning_rate": 0.1, "save_every": 1, "max_length": 8, "dropout": 0.0}
     found = trained(tmp_path, "write", "out", **words)
     history = json.loads((checkpoint.last(tmp_path / "out" / "checkpoints") / "checkpoint.json").read_text())
     assert "eval_cross_entropy" in json.dumps(history)
