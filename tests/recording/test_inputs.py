@@ -48,7 +48,7 @@ class TestIds:
         ids[0, 2:6] = 9
         ids[0, 6:] = 8
         setattr(model.config, name, 9)
-        keys = heard(model, {"input_ids": ids})[0, 0].keys
+        keys = recording_of(model, {"input_ids": ids})[0, 0].keys
         assert keys.labels[2:7] == (*4 * ["<image>"], "8")
         assert keys.ids == ids_of(ids[0])
 
