@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from headscope.errors import HeadscopeError, MaskError
+from headscope.errors import MaskError
 from tests import raises
 from tests.raises import RAISED, Raised
 
 SOURCE = """
-from headscope.errors import HeadscopeError, MaskError
+from headscope.errors import MaskError
 
 def padding(n, b):
     if n > b:
@@ -112,7 +112,7 @@ def test_exceptions_of_headscope_are_noted_while_the_tests_run():
 
     with pytest.raises(MaskError, match="window: left=-1; count the keys"):
         hs.window(-1)
-    assert any(raises.running() in tests for tests in RAISED.reached.values()), HeadscopeError.__init__
+    assert any(raises.running() in tests for tests in RAISED.reached.values())
     assert any(raises.running() in tests for tests in RAISED.expected.values())
 
 

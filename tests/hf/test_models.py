@@ -270,3 +270,10 @@ def test_code_that_comes_with_a_model_is_never_run(kind, bert, tmp_path):
         with pytest.raises(ModelError, match="cannot be loaded: .*contains custom code"):
             load(str(folder))
     assert not ran.exists()
+
+
+def test_a_question_that_nobody_answers_ends():
+    answered = threading.Event()
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.01 seconds"):
+        models._in_time(answered.wait, 0.01)
+    answered.set()

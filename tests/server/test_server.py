@@ -402,5 +402,6 @@ def test_a_large_layer_is_shown_before_it_is_verified_and_nothing_of_it_is_kept_
                 break
             time.sleep(0.02)
         assert "altered or damaged" in answer.json["error"]
+        RAISED.printed("altered or damaged")
         assert client.get(f"/api/v1/tile/{name}/0/0/0").status == 410
     assert not list(tmp_path.glob("*.tiles/*/*/strip-*.safetensors"))
