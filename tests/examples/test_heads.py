@@ -1,11 +1,15 @@
 """The examples about heads: induction, and what is known of published models."""
 
+from collections import Counter, defaultdict
+from itertools import combinations
+
 import pytest
 import torch
 
 import headscope as hs
 from examples import find_repeats, induction, known_heads
 from headscope.hf import models
+from tests.server.serving import Client
 
 
 @pytest.mark.slow
@@ -79,3 +83,39 @@ def test_what_finds_repeats_reads_a_long_text(tmp_path):
     head = hs.load(tmp_path / "out" / "python-topics")[1, 0]
     assert (len(head.q), recording.numbers) == (700, [1])
     assert "".join(head.keys.labels).startswith("assert\n\nThe")
+
+
+def copies(ids, source, target, count):
+    """The share of the tokens of a copy that are those of what it is a copy of."""
+    return sum(a == b for a, b in zip(ids[source : source + count], ids[target : target + count], strict=True)) / count
+
+
+@pytest.mark.slow
+def test_the_stripes_of_a_real_text_are_its_repeats(tmp_path):
+    """112 624 tokens of Python's documentation: training, reading, the pass over the head, and the list of places."""
+    find_repeats.main(to=str(tmp_path))
+    path = tmp_path / "python-topics.headscope"
+    ids = hs.load(path)[1, 0].keys.ids
+    with hs.serve(path) as served:
+        client = Client(served.url)
+        (head,) = client.heads()
+        client.filled(head, seconds=1800)
+        stripes = [place for place in client.api(f"places/{head}")["places"] if place["kind"] == "stripe"]
+    assert len(ids) >= 100_000
+    assert len(stripes) >= 10
+    for stripe in stripes:  # a query attends to what follows the token that its own is a copy of
+        top, left, bottom, _ = stripe["window"]
+        assert copies(ids, left - 1, top, bottom - top) > 0.9, stripe
+    wanted = Counter(
+        target - source - 1 for places in repeated(ids, 32).values() for source, target in combinations(places, 2)
+    )
+    found = {stripe["offset"] for stripe in stripes}
+    assert found >= {offset for offset, _ in wanted.most_common(6)}
+
+
+def repeated(ids, size):
+    """Where every passage of so many tokens begins."""
+    found = defaultdict(list)
+    for first in range(len(ids) - size + 1):
+        found[tuple(ids[first : first + size])].append(first)
+    return found

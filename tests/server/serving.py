@@ -43,10 +43,10 @@ class Client:
         layers = [layer for one in self.api("recordings")["recordings"] for layer in one["layers"]]
         return [name for layer in layers for head in layer["heads"] for name in head["ids"]]
 
-    def filled(self, head: str) -> None:
+    def filled(self, head: str, seconds: int = 60) -> None:
         """Open a head and wait until its levels are exact."""
         self.api(f"head/{head}")
-        for _ in range(1200):
+        for _ in range(20 * seconds):
             if self.api(f"status/{head}")["phase"] == "exact":
                 return
             time.sleep(0.05)

@@ -53,10 +53,11 @@ def test_what_a_head_does_is_found(found):
     one, kind, entries = found
     first = entries[0]
     if kind == "stripe":
-        assert first["offset"] == 1733
-        weights = torch.stack([one.row(i)[i - 1733] for i in range(2048, N, 50)])
-        assert first["score"] == pytest.approx(float(weights.mean()), rel=0.2)
-        assert "1733 positions back" in first["text"]
+        assert (first["offset"], first["window"]) == (1733, [3000, 3000 - 1733, N, N - 1733])
+        weights = torch.stack([one.row(i)[i - 1733] for i in range(3000, N, 50)])
+        assert first["score"] == pytest.approx(float(weights.mean()), rel=0.02)
+        assert first["text"].startswith("1733 positions back from “t3000t3001t3002t3003")
+        assert first["text"].endswith(f"on: 0.98 of the weight, in the mean of queries 3000 to {N - 1}")
     elif kind == "column":
         assert first["key"] == 1234
         assert len(entries) == 1
@@ -71,6 +72,58 @@ def test_what_a_head_does_is_found(found):
         assert first["score"] == pytest.approx(1.0, abs=0.02)
     else:
         assert abs(first["query"] - 2200) <= 32
+
+
+# Where a passage first stands, where its copy begins, and how long it is; the last one stands there three times.
+REPEATS = [(97, 2511, 353), (1201, 4507, 211), (701, 1501, 307), (701, 3307, 307), (1501, 3307, 307)]
+
+
+def text_with_repeats(count: int) -> torch.Tensor:
+    """Tokens of which each stands in the text once, but for those of the repeats."""
+    ids = torch.randperm(count, generator=torch.Generator().manual_seed(4))
+    for source, target, size in REPEATS:
+        ids[target : target + size] = ids[source : source + size]
+    return ids
+
+
+def induction_head(ids: torch.Tensor) -> hs.Head:
+    """Every token attends to those that came after an equal one before it, in equal parts."""
+    codes = torch.nn.functional.normalize(torch.randn(len(ids), 64, generator=torch.Generator().manual_seed(6)), dim=1)
+    before = torch.cat([torch.zeros(1, 64), codes[ids[:-1]]])
+    labels = hs.Axis.tokens([f" w{token}" for token in ids.tolist()])
+    return hs.Head(30 * codes[ids], before, mask=hs.causal(), scale=1.0, queries=labels)
+
+
+def test_the_places_of_a_text_with_repeats_are_those_of_the_repeats(tmp_path):
+    ids = text_with_repeats(5003)
+    one = HeadMap(induction_head(ids), tmp_path / "map")
+    filling.fill(one.call, one.strips)
+    found = [entry for entry in places(one)["places"] if entry["kind"] == "stripe"]
+    wanted = {
+        (target - source - 1, target, target + size): 0.5 if target == 3307 else 1.0 for source, target, size in REPEATS
+    }
+    assert {(entry["offset"], *entry["window"][::2]) for entry in found} == set(wanted)
+    for entry in found:
+        top, left, bottom, right = entry["window"]
+        assert (top - left, bottom - right) == (entry["offset"], entry["offset"])
+        assert entry["score"] == pytest.approx(wanted[entry["offset"], top, bottom], abs=0.02)
+        assert f"{top - left} positions back from “w{ids[top]} w{ids[top + 1]} " in entry["text"]
+    weight = [entry["score"] * (entry["window"][2] - entry["window"][0]) for entry in found]
+    assert weight == sorted(weight, reverse=True)
+
+
+def test_each_strip_is_read_once_however_often_somebody_asks(tmp_path, monkeypatch):
+    one = HeadMap(head("stripe"), tmp_path / "map")
+    filling.fill_one(one.call, one.strips)
+    first, read = places(one), []
+    level = one.strips.level
+    monkeypatch.setattr(
+        one.strips, "level", lambda strip, z, *where: (read.append((strip, z)), level(strip, z, *where))[1]
+    )
+    assert (first["status"], places(one), read) == ("partial", first, [])
+    filling.fill(one.call, one.strips)
+    assert places(one)["status"] == "exact"
+    assert sorted(strip for strip, z in read if z == one.shape.base) == [1, 2]
 
 
 def test_the_position_before_is_a_stripe_of_its_own(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -79,6 +79,8 @@ class HeadMap:
         self.shape = Shape(len(head.q), len(head.k))
         self.strips = Strips(folder, self.shape)
         self.estimate: Estimate | None = None
+        # What a survey found in each strip: it is read once, however often a client asks where to look.
+        self.surveyed: dict[int, Any] = {}
         self._bands: OrderedDict[int, Tensor] = OrderedDict()
         self._lock = Lock()
 

@@ -15,12 +15,13 @@ from headscope.look.kernels.pool import pool
 from headscope.look.pyramid import TILE
 from headscope.tiles.head_map import Between, HeadMap, nothing
 from headscope.tiles.regimes import Block, Change, blocks, changes
+from headscope.tiles.stripes import Stripe, exact
 from headscope.tiles.survey import Survey, survey
 
 # How many of each kind are listed.
-MOST = {"pair": 12, "stripe": 8, "column": 6, "block": 8, "change": 6}
-# Queries that are looked at to find the very key of a column, and blocks of queries for the distance of a stripe.
-SAMPLED, BLOCKS, ROWS = 512, 24, 16
+MOST = {"pair": 12, "stripe": 12, "column": 6, "block": 8, "change": 6}
+# Queries that are looked at to find the very key of a column.
+SAMPLED = 512
 # A stripe or a column is listed when a query has so much of its weight on it, in the mean.
 LEAST = 0.03
 
@@ -55,41 +56,29 @@ def columns(one: HeadMap, found: Survey, between: Between) -> list[dict[str, Any
 
 
 def stripes(one: HeadMap, found: Survey, between: Between) -> list[dict[str, Any]]:
-    """The distances at which many queries attend."""
-    listed: list[dict[str, Any]] = []
-    merged = sorted(found.stripes.items(), key=lambda item: -sum(share for _, share in item[1]))
-    for distance, strips in merged[: 2 * MOST["stripe"]]:
-        offset, score = exact_offset(one, distance, [strip for strip, _ in strips], found.shift, between)
-        if score < LEAST or any(other["offset"] == offset for other in listed):
-            continue
-        rows = one.shape.rows(strips[0][0]).start, one.shape.rows(strips[-1][0]).stop
-        key = max(rows[0] + found.shift - offset, 0)
-        text = f"{offset_text(offset)}: {score:.2f} of the weight, in the mean of queries {rows[0]} to {rows[1] - 1}"
-        listed.append(place(one, "stripe", score, rows[0], key, rows[1] - rows[0], text, offset=offset))
-    return sorted(listed, key=lambda one: -one["score"])[: MOST["stripe"]]
+    """The stretches of queries that attend at one distance, those with most weight first."""
+    kept: list[Stripe] = []
+    for run in found.stripes[: 2 * MOST["stripe"]]:
+        stripe = exact(one, run, found.shift, between)
+        if stripe is not None and stripe.weight > LEAST and not any(overlap(stripe, other) for other in kept):
+            kept.append(stripe)
+    kept.sort(key=lambda stripe: -stripe.weight * (stripe.rows.stop - stripe.rows.start))
+    listed = []
+    for rows, offset, weight in kept[: MOST["stripe"]]:
+        size = rows.stop - rows.start
+        text = (
+            f"{offset_text(offset)} from {passage(one.head.queries, rows.start)} on: {weight:.2f} of the weight, in "
+            f"the mean of queries {rows.start} to {rows.stop - 1}"
+        )
+        listed.append(
+            place(one, "stripe", weight, rows.start, rows.start + found.shift - offset, size, text, offset=offset)
+        )
+    return listed
 
 
-def exact_offset(one: HeadMap, distance: int, strips: list[int], shift: int, between: Between) -> tuple[int, float]:
-    """The distance in positions that has most weight, near one in cells, and the mean weight there."""
-    cell = 1 << one.shape.base
-    low, high = (distance - 1) * cell, (distance + 3) * cell
-    sums = torch.zeros(high - low + 1, dtype=torch.float64)
-    counts = torch.zeros_like(sums)
-    rows = torch.cat([torch.arange(one.shape.rows(strip).start, one.shape.rows(strip).stop) for strip in strips])
-    for first in rows[torch.linspace(0, len(rows) - 1, BLOCKS).long()].tolist():
-        some = slice(first, min(first + ROWS, one.shape.queries))
-        left, right = max(first + shift - high, 0), min(some.stop + shift - low, one.shape.keys)
-        lse = one.known_lse(some)
-        if left >= right or lse is None:
-            continue
-        weights = pool(part(one.call, some, left, right), 1, 1, lse=lse, between=between).mean
-        apart = torch.arange(some.start, some.stop)[:, None] + shift - torch.arange(left, right)
-        inside = (apart >= low) & (apart <= high)
-        sums.index_add_(0, apart[inside] - low, weights[inside].double())
-        counts.index_add_(0, apart[inside] - low, torch.ones_like(weights[inside], dtype=torch.float64))
-    means = sums / counts.clamp(min=1)
-    best = int(means.argmax())
-    return low + best, float(means[best])
+def overlap(stripe: Stripe, other: Stripe) -> bool:
+    """Whether two stripes are the same one, found twice."""
+    return stripe.offset == other.offset and stripe.rows.start < other.rows.stop and other.rows.start < stripe.rows.stop
 
 
 def pairs(one: HeadMap, found: Survey, between: Between) -> list[dict[str, Any]]:
@@ -154,6 +143,14 @@ def label(axis: Axis, position: int) -> str:
     """The text of a position in quotation marks; a plain position as its number."""
     text = axis.labels[position]
     return text if axis.kind == "positions" else f"“{shortened(visible(text.strip()), 24)}”"
+
+
+def passage(axis: Axis, position: int) -> str:
+    """The first tokens from a position on, in quotation marks; a plain position as its number."""
+    if axis.kind != "tokens":
+        return label(axis, position)
+    text = "".join(axis.labels[position : position + 12]).replace("▁", " ").replace("Ġ", " ")
+    return f"“{shortened(visible(' '.join(text.split())), 32)}”"
 
 
 def offset_text(offset: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -11,13 +10,11 @@ from torch import Tensor
 
 from headscope.look.pyramid import Level
 from headscope.tiles.head_map import HeadMap
+from headscope.tiles.stripes import Joined, Peak, distances, joined, peaks
 
 # A column is a sink when so much of the weight of the queries that see it rests on one cell, and so many times the
 # middle column's.
 SINK, TIMES = 0.05, 8.0
-# A stripe holds so much of the weight of a strip's queries, and so many times its neighbours'.
-STRIPE, ABOVE = 0.08, 4.0
-NEIGHBOURS = 16
 # Distances below this are near; of each strip so many candidates are kept.
 FAR, KEPT = 128, 48
 
@@ -30,43 +27,56 @@ class Pair(NamedTuple):
     column: int
 
 
-@dataclass
-class Survey:
+class Surveyed(NamedTuple):
+    """The candidates of one strip, and for how many queries of it each column of cells is visible."""
+
+    visible: Float[Tensor, " columns"]
+    pairs: list[Pair]
+    peaks: list[Peak]
+
+
+class Survey(NamedTuple):
     """What was found, in cells of the base level.
 
     Attributes:
         columns: cells of keys that many queries attend to, and the share of the weight there; the largest first.
         pairs: the largest first.
-        stripes: for each distance in cells (of two neighbours the smaller) the strips that have a stripe there, with
-            the share of the weight of their queries.
+        stripes: those with most weight first.
         shift: how far the keys are ahead of the queries, in positions.
     """
 
     shift: int
-    columns: list[tuple[int, float]] = field(default_factory=list)
-    pairs: list[Pair] = field(default_factory=list)
-    stripes: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
+    columns: list[tuple[int, float]]
+    pairs: list[Pair]
+    stripes: list[Joined]
 
 
 def survey(one: HeadMap) -> Survey:
-    """Candidates from the strips that are there."""
-    found = Survey(one.shape.keys - one.shape.queries)
-    columns = -(-one.shape.keys // (1 << one.shape.base))
-    there = [strip for strip in range(one.shape.strips) if one.strips.has(strip)]
-    visible = torch.zeros(columns)
-    for strip in there:
-        level = one.strips.level(strip, one.shape.base, 0, columns)
-        if level is None:
+    """Candidates from the strips that are there; each strip is read once."""
+    shift = one.shape.keys - one.shape.queries
+    found = []
+    for strip in range(one.shape.strips):
+        if not one.strips.has(strip):
+            one.surveyed.pop(strip, None)
             continue
-        visible += level.seen.sum(0) * float(1 << one.shape.base)
-        rows = strip * (one.shape.queries_of_strip >> one.shape.base)
-        found.pairs += far_pairs(one, level, rows, found.shift)
-        for distance, share in stripes(one, level, rows, found.shift):
-            found.stripes.setdefault(distance, []).append((strip, share))
-    found.columns = sinks(one, visible)
-    sunk = {column for column, _ in found.columns}
-    found.pairs = sorted((pair for pair in found.pairs if pair.column not in sunk), reverse=True)
-    return found
+        if strip not in one.surveyed:
+            level = one.strips.level(strip, one.shape.base, 0, one.shape.columns)
+            if level is None:
+                continue
+            one.surveyed[strip] = surveyed(one, level, strip, shift)
+        found.append(one.surveyed[strip])
+    visible = torch.stack([part.visible for part in found]).sum(0) if found else torch.zeros(one.shape.columns)
+    columns = sinks(one, visible)
+    sunk = {column for column, _ in columns}
+    pairs = sorted((pair for part in found for pair in part.pairs if pair.column not in sunk), reverse=True)
+    return Survey(shift, columns, pairs, joined(peak for part in found for peak in part.peaks))
+
+
+def surveyed(one: HeadMap, level: Level, strip: int, shift: int) -> Surveyed:
+    """The candidates of one strip."""
+    rows, base = strip * (one.shape.queries_of_strip >> one.shape.base), one.shape.base
+    visible = level.seen.sum(0) * float(1 << base)
+    return Surveyed(visible, far_pairs(one, level, rows, shift), peaks(level, rows, shift, base))
 
 
 def sinks(one: HeadMap, visible: Float[Tensor, " columns"]) -> list[tuple[int, float]]:
@@ -83,12 +93,6 @@ def sinks(one: HeadMap, visible: Float[Tensor, " columns"]) -> list[tuple[int, f
     ]
 
 
-def distances(level: Level, first: int, shift: int, base: int) -> Tensor:
-    """How many cells the keys of a cell lie before its queries, `(rows, columns)`."""
-    rows = torch.arange(first, first + len(level.mean)) + (shift >> base)
-    return rows[:, None] - torch.arange(level.mean.shape[1])
-
-
 def far_pairs(one: HeadMap, level: Level, first: int, shift: int) -> list[Pair]:
     """The cells of a strip with the largest weights, away from the own position."""
     near = max(2, FAR >> one.shape.base)
@@ -100,21 +104,3 @@ def far_pairs(one: HeadMap, level: Level, first: int, shift: int) -> list[Pair]:
         for value, at in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         if value > 0
     ]
-
-
-def stripes(one: HeadMap, level: Level, first: int, shift: int) -> list[tuple[int, float]]:
-    """Distances at which much more of a strip's weight lies than at those around; each with its share."""
-    apart = distances(level, first, shift, one.shape.base)
-    least = int(apart.min())
-    sums = torch.zeros(int(apart.max()) - least + 2)
-    sums.index_add_(0, (apart - least).flatten(), (level.mean * (1 << one.shape.base)).flatten())
-    share = sums / len(level.mean)
-    # A stripe goes through two cells of every row, as a rule.
-    both = share[:-1] + share[1:]
-    around = torch.nn.functional.pad(both, (NEIGHBOURS, NEIGHBOURS)).unfold(0, 2 * NEIGHBOURS + 1, 1)
-    usual, peak = around.median(1).values, torch.nn.functional.max_pool1d(both[None], 5, 1, 2)[0]
-    found = (both == peak) & (both > STRIPE) & (both > ABOVE * usual)
-    places = found.nonzero()[:, 0]
-    best = both[places].topk(min(4, len(places)))
-    chosen = places[best.indices].tolist()
-    return [(at + least, value) for at, value in zip(chosen, best.values.tolist(), strict=True)]
