@@ -1,9 +1,13 @@
 """How fast is the map of a long head: opening, the first exact overview, a tile from q and k or the cache; how large?
 
-    python benchmarks/map.py [--tokens 131072] [--causal/--no-causal]
+    python benchmarks/map.py [--tokens 131072] [--causal/--no-causal] [--keep FOLDER] [--only PART]...
 
 The recording has one layer of two heads, d = 64, and is served by `headscope serve` in a process of its own. The SDPA
 forward of one head is measured in the same run, with as many threads.
+
+Each part can be measured alone. With `--keep` the recording and the levels that a pass has made stay in a folder, so
+that the next part begins with them; a pass that was ended goes on where it was. Parts: opening, filling (fine tiles
+while the pass runs), overview (removes the levels and makes them again), fine, cached, error, panning, memory, exit.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from headscope.recording.recording import Recording
 from timing import RESULTS, machine
 
 SIZE, HEADS, TILES = 64, 2, 40
+PARTS = ("opening", "filling", "overview", "fine", "cached", "error", "panning", "memory", "exit")
 FRAMES = 180
 # Drag the map a few pixels with every frame, to and fro; returns the milliseconds from frame to frame.
 DRAG = """frames => new Promise((done) => {
@@ -55,11 +60,15 @@ DRAG = """frames => new Promise((done) => {
 
 def recorded(tokens: int, causal: bool, folder: Path) -> Path:
     """A recording of random heads that look at some of what is similar."""
+    path = folder / f"random-{tokens}-{'causal' if causal else 'full'}.headscope"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
     made = torch.Generator().manual_seed(0)
     q, k = (1.5 * torch.randn(1, HEADS, tokens, SIZE, generator=made) for _ in range(2))
     runs = hs.causal().runs(tokens, tokens) if causal else None
     layer = Layer("layer", "self", q, k, None, runs, SIZE**-0.5, number=0)
-    return Recording([layer], "random").save(folder / f"random-{tokens}")
+    return Recording([layer], "random").save(path)
 
 
 class Served:
@@ -93,23 +102,23 @@ class Served:
             time.sleep(0.1)
         return time.perf_counter() - begun
 
-    def tiles(self, z: int, top: int) -> list[float]:
-        """The milliseconds of some tiles of a zoom, all different."""
+    def tiles(self, z: int) -> list[float]:
+        """The milliseconds of some tiles of a zoom, all different, over the whole head."""
         seeded = torch.Generator().manual_seed(z)
-        count = max(1, 2 ** (top - z))
+        count = -(-self.opened["queries"] // (256 << z))
+        places = torch.randint(count, (4 * TILES, 2), generator=seeded).sort(1).values.unique(dim=0)
         times = []
-        for _ in range(min(TILES, count * count)):
-            y = int(torch.randint(count, (), generator=seeded))
-            x = int(torch.randint(y + 1, (), generator=seeded))
+        for x, y in places[torch.randperm(len(places), generator=seeded)[:TILES]].tolist():
             begun = time.perf_counter()
             self.bytes(f"tile/{self.head}/{z}/{x}/{y}")
             times.append(1000 * (time.perf_counter() - begun))
         return times
 
-    def memory(self) -> float:
-        """Resident megabytes."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+    def memory(self) -> dict[str, int]:
+        """Resident megabytes, and which of them are the process's own and which are pages of files."""
+        status = dict(line.split(":") for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines())
+        names = {"VmRSS": "resident, MB", "RssAnon": "of it its own, MB", "RssFile": "of it pages of files, MB"}
+        return {shown: int(status[name].split()[0]) // 1024 for name, shown in names.items()}
 
     def close(self) -> float:
         """End it as Ctrl-C does; seconds."""
@@ -187,44 +196,91 @@ def panning(url: str) -> dict[str, Any]:
 
 def times(values: list[float]) -> str:
     """Median and 95th percentile."""
+    if len(values) < 2:
+        return f"{values[0]:.1f} ms"
     return f"{median(values):.1f} ms, 95 % within {quantiles(values, n=20)[-1]:.1f} ms"
 
 
+def overview(folder: Path, causal: bool) -> dict[str, Any]:
+    """The first exact overview of a head, from nothing, beside one SDPA forward of it before and one behind it."""
+    shutil.rmtree(folder.with_name(folder.name + ".tiles"), ignore_errors=True)
+    tokens = len(hs.load(folder)[0, 0].q)
+    before = forward(tokens, causal)
+    served = Served(folder)
+    served.until({"exact"})
+    seconds = served.json(f"status/{served.head}")["seconds"]
+    found = served.memory()
+    served.close()
+    both = [before, forward(tokens, causal)]
+    return {
+        "exact overview, s": round(seconds, 2),
+        "SDPA forward before and behind, s": [round(one, 2) for one in both],
+        "overview / SDPA": round(seconds / (sum(both) / 2), 2),
+        "after the pass: resident, MB": found["resident, MB"],
+    }
+
+
+def memory(served: Served, base: int, top: int) -> dict[str, Any]:
+    """What is resident after opening, and after tiles all over the head were asked for at every zoom there is."""
+    before = served.memory()
+    for z in (0, 1, 2, *(range(base, top) if served.json(f"status/{served.head}")["rows"] else ())):
+        served.tiles(z)
+    return {f"opened: {name}": size for name, size in before.items()} | served.memory()
+
+
+def measured(part: str, folder: Path, causal: bool) -> dict[str, Any]:
+    """The rows of one part."""
+    if part == "overview":
+        return overview(folder, causal)
+    served = Served(folder)
+    try:
+        top, base = served.opened["top"], served.opened["base"]
+        if part == "opening":
+            return {"opening, s": round(served.seconds, 2)}
+        if part == "filling":
+            first = round(served.until({"filling", "exact"}), 2)
+            phase = served.json(f"status/{served.head}")["phase"]
+            return {"first estimate or strip, s": first, f"fine tile while {phase}": times(served.tiles(0))}
+        if part == "memory":
+            return memory(served, base, top)
+        if part == "panning":
+            return panning(served.url)
+        if part == "error":
+            return {"largest error against float64, of the largest weight": error(folder, served)}
+        if part == "exit":
+            return {
+                "Ctrl-C to end, s": round(served.close(), 2),
+                "Ctrl-C to the end of a Python with torch, s": round(idle_end(), 2),
+            }
+        served.until({"exact"})
+        some, kind = (range(base), "from q and k") if part == "fine" else (range(base, top + 1), "from the cache")
+        return {f"tile at zoom {z} ({kind})": times(served.tiles(z)) for z in some}
+    finally:
+        if served.process.poll() is None:
+            served.close()
+
+
 def main() -> None:
-    """Measure, print, and write benchmarks/results/map-cpu.json."""
+    """Measure, print, and write benchmarks/results/map/TOKENS.json; rows of parts that were not measured stay in it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=131_072)
     parser.add_argument("--causal", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--partial", action="store_true", help="do not wait for the exact levels")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the recording and its levels stay")
+    parser.add_argument("--only", action="append", choices=PARTS, help="measure these parts alone")
     options = parser.parse_args()
-    rows: dict[str, Any] = {"tokens": options.tokens, "causal": options.causal, "threads": torch.get_num_threads()}
+    sizes = {"tokens": options.tokens, "causal": options.causal, "threads": torch.get_num_threads()}
+    file = RESULTS / "map" / f"{options.tokens}-{'causal' if options.causal else 'full'}.json"
+    about = {"machine": machine("cpu"), "cores": os.cpu_count()} | sizes
+    known = json.loads(file.read_text()) if file.exists() else {}
+    rows = known if about.items() <= known.items() else about
     with tempfile.TemporaryDirectory() as scratch:
-        folder = recorded(options.tokens, options.causal, Path(scratch))
-        served = Served(folder)
-        rows["opening, s"] = round(served.seconds, 2)
-        top, base = served.opened["top"], served.opened["base"]
-        rows["first estimate or strip, s"] = round(served.until({"filling", "exact"}), 2)
-        rows["fine tile while it fills"] = times(served.tiles(0, top))
-        if not options.partial:
-            served.until({"exact"})
-            rows["exact overview, s"] = round(served.json(f"status/{served.head}")["seconds"], 2)
-            rows["SDPA forward, s"] = round(forward(options.tokens, options.causal), 2)
-            rows["overview / SDPA"] = round(rows["exact overview, s"] / rows["SDPA forward, s"], 2)
-            for z in range(top + 1):
-                kind = "from q and k" if z < base else "from the cache"
-                rows[f"tile at zoom {z} ({kind})"] = times(served.tiles(z, top)) if 2 ** (top - z) > 1 else "one tile"
-        rows["largest error against float64, of the largest weight"] = error(folder, served)
-        rows |= panning(served.url)
-        rows["resident, MB"] = round(served.memory())
-        rows["Ctrl-C to end, s"] = round(served.close(), 2)
-        rows["Ctrl-C to the end of a Python with torch, s"] = round(idle_end(), 2)
-    for name, value in rows.items():
-        print(f"{name:55} {value}")
-    RESULTS.mkdir(exist_ok=True)
-    name = "map-cpu.json" if not options.partial else "map-partial-cpu.json"
-    (RESULTS / name).write_text(
-        json.dumps({"machine": machine("cpu"), "cores": os.cpu_count()} | rows, indent=1) + "\n"
-    )
+        folder = recorded(options.tokens, options.causal, options.keep or Path(scratch))
+        for part in options.only or PARTS:
+            for name, value in measured(part, folder, options.causal).items():
+                print(f"{part:10} {name:55} {value}", flush=True)
+                rows[name] = value
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

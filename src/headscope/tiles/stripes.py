@@ -140,7 +140,7 @@ def exact_offset(one: HeadMap, distance: int, rows: slice, shift: int, between: 
     sums = torch.zeros(high - low + 1, dtype=torch.float64)
     counts = torch.zeros_like(sums)
     last = max(rows.stop - ROWS, rows.start)
-    for first in torch.linspace(rows.start, last, BLOCKS).long().unique().tolist():
+    for first in sorted(set(torch.linspace(rows.start, last, BLOCKS).long().tolist())):
         some = slice(first, min(first + ROWS, one.shape.queries))
         left, right = max(first + shift - high, 0), min(some.stop + shift - low, one.shape.keys)
         lse = one.known_lse(some)
@@ -159,7 +159,8 @@ def at_offset(
 ) -> Float[Tensor, " rows"] | None:
     """The weight of each of some queries, ascending, on the key that lies `offset` positions before it."""
     found = []
-    for some in torch.split(rows, (rows // TOGETHER).unique_consecutive(return_counts=True)[1].tolist()):
+    sizes = [size for size in (rows // TOGETHER).bincount().tolist() if size]
+    for some in torch.split(rows, sizes):
         first, stop = int(some[0]), int(some[-1]) + 1
         lse = one.known_lse(slice(first, stop))
         if lse is None:
