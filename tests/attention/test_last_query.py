@@ -5,6 +5,7 @@ import torch
 
 import headscope as hs
 from headscope.attention.direct import direct
+from headscope.attention.masks.window import Slice
 from headscope.errors import MaskError
 from tests.attention.cases import masks, qkv
 
@@ -54,6 +55,17 @@ class TestLastQuery:
         padding.last_query(7, CPU)
         with pytest.raises(MaskError, match="holds 5 and there are 4 keys"):
             padding.last_query(4, CPU)
+
+    def test_a_slice_is_its_range_for_every_query(self):
+        mask = Slice(3, 8, K)
+        assert mask.last_query(K, CPU).ranges == ((3, 8),)
+        assert Slice(4, 4, K).last_query(K, CPU).ranges == ()
+        wanted = torch.arange(K).ge(3) & torch.arange(K).lt(8)
+        for queries in (1, 5):
+            assert torch.equal(mask.to_dense(queries, K), wanted.expand(1, 1, queries, K))
+        for ask in (lambda: mask.last_query(K + 1, CPU), lambda: mask.runs(1, K - 1)):
+            with pytest.raises(MaskError, match=r"keys\(3 to 7 of 11\): asked for 1[02] keys; this mask is only for"):
+                ask()
 
     def test_numbers_on_another_device_are_not_waited_for(self):
         assert hs.window(3).last_query(K, torch.device("meta")).ranges == ((7, 11),)
@@ -107,6 +119,28 @@ class TestDirect:
         for mask in (None, hs.padding([17, 5]), hs.window(3)):
             found = direct(q, k, v, mask, None)
             torch.testing.assert_close(found, hs.attend(q, k, v, mask=mask, backend="formula"))
+
+    @pytest.mark.parametrize("name", kinds())
+    def test_sinks_need_no_plan(self, name):
+        q, k, v = (x.detach() for x in qkv(b=3, h=5, g=5, q=1, k=K, d=7, e=7))
+        sinks = torch.randn(5, dtype=torch.float64)
+        mask = kinds()[name]
+        found = direct(q, k, v, mask, 0.3, sinks)
+        want = hs.attend(q, k, v, mask=mask, scale=0.3, sinks=sinks, backend="formula")
+        if mask.to_dense(1, K).any():
+            torch.testing.assert_close(found, want)
+        else:  # nothing to compute
+            assert found is None
+
+    def test_sinks_that_are_special_are_planned(self):
+        q, k, v = (x.detach() for x in qkv(b=3, h=5, g=5, q=2, k=K, d=7, e=7))
+        sinks = torch.randn(5, dtype=torch.float64)
+        assert direct(q, k, v, None, None, sinks) is None
+        one = q[:, :, :1]
+        assert direct(one, k, v, None, None, sinks[:4]) is None
+        assert direct(one, k, v, None, None, sinks.requires_grad_()) is None
+        with torch.no_grad():
+            assert direct(one, k, v, None, None, sinks) is not None
 
     def test_what_is_special_is_planned(self):
         q, k, v = (x.detach() for x in qkv(e=5))

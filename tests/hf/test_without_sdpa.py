@@ -58,6 +58,40 @@ def test_models_with_sdpa_are_known(monkeypatch):
         assert not compat.adds_masks(BloomConfig)
 
 
+def test_masks_stay_runs_where_a_model_gives_them_to_its_attention_function(monkeypatch):
+    """gpt-oss has no sdpa because of its sinks, and its own code never computes with a mask."""
+    from transformers import GptOssConfig, GptOssModel, PegasusXConfig, PegasusXModel
+
+    assert not GptOssModel._supports_sdpa
+    assert not PegasusXModel._supports_sdpa
+    assert compat.without_sdpa(GptOssConfig)
+    assert not compat.adds_masks(GptOssConfig)
+    assert compat.adds_masks(PegasusXConfig)
+    for flag in compat.HANDS_ON:
+        with monkeypatch.context() as patch:
+            patch.delattr(f"transformers.PreTrainedModel.{flag}")
+            assert compat.adds_masks(GptOssConfig)
+
+
+@pytest.mark.parametrize("kind", ["gpt_oss", "gemma2", "t5gemma", "openai_privacy_filter"])
+def test_models_with_flex_attention_and_no_sdpa_agree_with_eager(kind):
+    found = agree(kind)
+    assert found.note == ""
+    assert max(found.outputs, found.gradients) < 2e-6
+
+
+def test_a_window_of_a_model_without_sdpa_costs_no_dense_mask():
+    from transformers import GptOssConfig
+
+    from headscope.hf.lazy_mask import LazyMask
+    from headscope.hf.mask_function import mask as make
+
+    rule = compat.masks().causal
+    found = make(1, 7, 7, mask_function=rule, allow_is_causal_skip=True, config=GptOssConfig())
+    assert isinstance(found, LazyMask)  # and not None, which would hide nothing
+    assert repr(found.mask) == "causal()"
+
+
 def test_sinks_of_single_queries_are_refused():
     x = torch.randn(1, 2, 3, 4)
     with pytest.raises(BackendRefused, match="every query of this model has a sink of its own"):

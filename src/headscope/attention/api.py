@@ -76,9 +76,9 @@ def attend(
             backend=backend,
         )
         return result
-    plain = backend is None and bias is None and softcap is None and sinks is None and dropout == 0.0
+    plain = backend is None and bias is None and softcap is None and dropout == 0.0
     if plain and not torch.compiler.is_compiling():
-        values = direct(q, k, v, mask, scale)
+        values = direct(q, k, v, mask, scale, sinks)
         if values is not None:
             return values
     with sizes_as_numbers() if jit_tracing() else nullcontext():

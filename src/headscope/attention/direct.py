@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from headscope.attention.known import PLAIN, no_modes
+from headscope.attention.known import PLAIN, leaves_python, no_modes
 from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.window import Window
 from headscope.attention.paths.fused import differentiable_again
 from headscope.attention.plan import few
 from headscope.attention.precision import flash_allowed
+from headscope.attention.sinks import sinks_left
+from headscope.compat.torch import FLASH
 from headscope.compat.tracing import NAMES
 
 _any_autocast = NAMES.any_autocast
@@ -23,8 +25,10 @@ FLOATS = frozenset(
 )
 
 
-def direct(q: Tensor, k: Tensor, v: Tensor, mask: object, scale: float | None) -> Tensor | None:
-    """The values of a call without bias, softcap, sinks and dropout; None where it must be planned.
+def direct(
+    q: Tensor, k: Tensor, v: Tensor, mask: object, scale: float | None, sinks: Tensor | None = None
+) -> Tensor | None:
+    """The values of a call without bias, softcap and dropout; None where it must be planned.
 
     Never raises: what does not fit is planned, and refused there.
     """
@@ -50,6 +54,7 @@ def direct(q: Tensor, k: Tensor, v: Tensor, mask: object, scale: float | None) -
         or not (dense(q) and dense(k) and dense(v))
         or (scale is not None and not scale > 0)
         or _any_autocast()
+        or (sinks is not None and not plain_sinks(sinks, q, k, v))
     ):
         return None
     added, causal = None, False
@@ -74,6 +79,8 @@ def direct(q: Tensor, k: Tensor, v: Tensor, mask: object, scale: float | None) -
     if folds:
         # One query of many heads on the same keys is many queries of one head: the keys are read once for the group.
         q, grouped = q.reshape(b, g, h // g, d), False
+    if sinks is not None:
+        return left_by_sinks(q, k, v, added, scale, sinks).reshape(b, h, 1, d)
     # Arguments by name cost half a microsecond, so that the plainest call has none.
     if added is None and scale is None and not causal and not grouped:
         values = scaled_dot_product_attention(q, k, v)
@@ -87,3 +94,30 @@ def direct(q: Tensor, k: Tensor, v: Tensor, mask: object, scale: float | None) -
 def dense(x: Tensor) -> bool:
     """Whether the numbers of a row lie side by side, as torch's kernels read them; asked the cheap way first."""
     return x.is_contiguous() or x.stride()[3] == 1
+
+
+def plain_sinks(sinks: Tensor, q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether one query of each head shares its weight with a sink, and no gradient is asked for."""
+    return (
+        q.shape[2] == 1
+        and type(sinks) in PLAIN
+        and sinks.is_cpu
+        and sinks.shape == q.shape[1:2]
+        and FLASH is not None
+        and not (torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, sinks)))
+        and not leaves_python()
+    )
+
+
+def left_by_sinks(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, scale: float | None, sinks: Tensor) -> Tensor:
+    """The values of one query of each head, times the share of the weight that the sinks leave.
+
+    A query that sees no key has values of 0, whatever the share.
+    """
+    assert FLASH is not None
+    if added is not None:
+        added = added.expand(-1, -1, q.shape[2], -1)
+    found: tuple[Tensor, Tensor] = FLASH.forward(q, k, v, 0.0, False, attn_mask=added, scale=scale)
+    values, lse = found
+    share = sinks_left(lse.reshape(len(q), -1, 1), sinks)
+    return values * share.view(*lse.shape, 1).to(values.dtype)

@@ -47,6 +47,14 @@ SUPPORTS = Private(
     'Give such models attn_implementation="eager".',
 )
 
+HANDS_ON = {
+    flag: Private(f"transformers:PreTrainedModel.{flag}", use, "Their masks are written out, as numbers to add.")
+    for flag, use in (
+        ("_supports_attention_backend", "knows the models without sdpa that give their masks to an attention function"),
+        ("_supports_flex_attn", "knows the models without sdpa whose own code never computes with a mask"),
+    )
+}
+
 COLLECTOR = Private(
     "transformers.utils.output_capturing:_active_collector",
     "knows that a model returns its weights though it does not say so to its layers",
@@ -92,8 +100,8 @@ def masks() -> Masks:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def adds_masks(kind: type) -> bool:
-    """Whether the models of a class of configurations have no sdpa: they add masks to their scores with their own code.
+def without_sdpa(kind: type) -> bool:
+    """Whether the models of a class of configurations have no sdpa: what no mask means to them, "eager" says.
 
     False where no model of the class is loaded.
     """
@@ -102,6 +110,19 @@ def adds_masks(kind: type) -> bool:
         return False
     models = models_of(kind)
     return bool(models) and not any(model._supports_sdpa for model in models)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def adds_masks(kind: type) -> bool:
+    """Whether the models of a class of configurations have no sdpa and add masks to their scores with their own code.
+
+    Models that also run on FlexAttention give their masks, which are no tensors there, to the attention function.
+    """
+    if not without_sdpa(kind):
+        return False
+    if any(flag.find() is None for flag in HANDS_ON.values()):
+        return True
+    return not any(all(getattr(model, flag) for flag in HANDS_ON) for model in models_of(kind))
 
 
 @functools.lru_cache(maxsize=256)

@@ -14,7 +14,7 @@ from headscope.attention.known import known
 from headscope.attention.masks.mask import Dense, Intervals, Mask
 from headscope.attention.masks.tensors import Meaning, Reader, split
 from headscope.attention.masks.window import causal
-from headscope.compat.transformers import adds_masks, captures_weights
+from headscope.compat.transformers import captures_weights, without_sdpa
 from headscope.errors import BackendRefused, MaskError, MissingExtra
 from headscope.hf.lazy_mask import LazyMask
 from headscope.hf.mask_function import mask
@@ -121,7 +121,7 @@ def causal_alone(module: torch.nn.Module, is_causal: bool | None) -> bool:
     A model without sdpa was written for "eager", where no mask hides nothing.
     """
     config = getattr(module, "config", None)
-    if config is not None and adds_masks(type(config)):
+    if config is not None and without_sdpa(type(config)):
         return False
     return bool(is_causal if is_causal is not None else getattr(module, "is_causal", True))
 

@@ -12,8 +12,8 @@ from headscope.attention.known import known
 from headscope.attention.masks.mask import Dense, Intervals, Mask
 from headscope.attention.masks.runs import Runs, intersect
 from headscope.attention.masks.tensors import runs_of
-from headscope.attention.masks.window import runs_of_window, window
-from headscope.compat.transformers import Sides, adds_masks, masks, sides_of
+from headscope.attention.masks.window import Slice, runs_of_window, window
+from headscope.compat.transformers import Sides, adds_masks, masks, sides_of, without_sdpa
 from headscope.hf.lazy_mask import LazyMask
 
 
@@ -37,8 +37,11 @@ def mask(
     Models that add their masks to their scores by themselves get numbers to add.
     """
     config = others.get("config")
-    if config is not None and adds_masks(type(config)):
-        return added(locals() | others)
+    if config is not None and without_sdpa(type(config)):
+        if adds_masks(type(config)):
+            return added(locals() | others)
+        # No mask hides nothing there.
+        allow_is_bidirectional_skip = others["allow_is_causal_skip"] = False
     theirs = masks()
     rule: Callable[..., Any] = theirs.causal if mask_function is None else mask_function
     readable = known(attention_mask, q_offset if isinstance(q_offset, Tensor) else None)
@@ -146,8 +149,7 @@ def of_one_query(sides: Sides, keys: int, own: int, real: Tensor | None, device:
     first = 0 if left is None else min(max(own - left, 0), keys)
     last = keys if right is None else max(first, min(own + right + 1, keys))
     if real is None:
-        start, stop = (torch.full((1, 1, 1, 1), side, dtype=torch.int32, device=device) for side in (first, last))
-        return Intervals(Runs(start, stop), keys)
+        return Slice(first, last, keys)
     # A copy: its owner may write to the padding before a recording asks.
     allowed = real[:, None, None].clone()
     allowed[..., :first] = False

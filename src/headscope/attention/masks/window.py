@@ -35,6 +35,29 @@ class Window(Mask):
         return "causal()" if (self.left, self.right) == (None, 0) else f"window({self.left}, {self.right})"
 
 
+class Slice(Mask):
+    """The keys `first … last - 1` of so many, the same for every query: numbers, of which runs are made on demand."""
+
+    def __init__(self, first: int, last: int, keys: int) -> None:
+        self.first, self.last, self.keys = first, last, keys
+
+    def _runs(self, q: int, k: int, device: torch.device) -> Runs:
+        self._fits(k)
+        return Runs(*(torch.full((1, 1, 1, 1), x, dtype=torch.int32, device=device) for x in (self.first, self.last)))
+
+    def last_query(self, k: int, device: torch.device) -> LastQuery:
+        """The range itself."""
+        self._fits(k)
+        return of_range(self.first, self.last)
+
+    def _fits(self, keys: int) -> None:
+        if keys != self.keys:
+            raise MaskError(f"{self!r}: asked for {keys} keys; this mask is only for its own.")
+
+    def __repr__(self) -> str:
+        return f"keys({self.first} to {self.last - 1} of {self.keys})"
+
+
 def runs_of_window(own: Tensor, keys: int | Tensor, left: int | None, right: int | None) -> Runs:
     """The keys beside each query's own key: `left` before it, `right` after it, all of them where that is None.
 
