@@ -2,11 +2,11 @@
 
     python benchmarks/record.py [--device cpu|cuda] [--only TEXT] [--rounds N]
 
-Recording is compared with the same model without a block; "headscope" with the same model on "sdpa". The memory case
-runs 16384 tokens through a 12-layer decoder, records them to a folder, and reports the peak beyond the model. The
-ALiBi cases run 8192 positions with a bias by distance, as one number for each offset and written out, queries x keys:
-what the recording keeps of each layer, and the peak with and without it. A peak is that of the process: one case at a
-time gives its own.
+Recording is compared with the same model without a block, and with one whose q, k and v are copied and kept by hand;
+"headscope" with the same model on "sdpa". The memory case runs 16384 tokens through a 12-layer decoder, records them
+to a folder, and reports the peak beyond the model. The ALiBi cases run 8192 positions with a bias by distance, as one
+number for each offset and written out, queries x keys: what the recording keeps of each layer, and the peak with and
+without it. A peak is that of the process: one case at a time gives its own.
 
     --only "ALiBi, 8192 positions, hs.alibi"      --only "ALiBi, 8192 positions, written out"
     --only "16384 tokens"                         --only "recording, BERT base, 2048 tokens, float32"
@@ -19,8 +19,10 @@ import resource
 import tempfile
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
+from torch.nn import functional as F
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, MistralConfig, MistralModel
 
 import headscope as hs
@@ -61,7 +63,23 @@ def recording(report: Report, rounds: int, only: str) -> None:
                     model(ids, position_ids=positions)
                 return found
 
-            report.add(name, compare({"without": plain, "with": recorded}, rounds=rounds, device=report.device))
+            rows = {"without": plain, "copies of q, k, v alone": functools.partial(copied, plain), "with": recorded}
+            report.add(name, compare(rows, rounds=rounds, device=report.device))
+
+
+def copied(forward: Callable[[], None]) -> list[torch.Tensor]:
+    """A forward pass whose q, k and v are copied and kept, and nothing else: what any recording must pay."""
+    kept: list[torch.Tensor] = []
+    attention = F.scaled_dot_product_attention
+
+    def keeping(*tensors: torch.Tensor, **options: Any) -> torch.Tensor:
+        kept.extend(x.clone() for x in tensors[:3])
+        return attention(*tensors, **options)
+
+    with mock.patch.object(F, "scaled_dot_product_attention", keeping):
+        forward()
+    assert kept
+    return kept
 
 
 def whole_models(report: Report, rounds: int, only: str) -> None:
