@@ -106,7 +106,8 @@ class Served:
         """The milliseconds of some tiles of a zoom, all different, over the whole head."""
         seeded = torch.Generator().manual_seed(z)
         count = -(-self.opened["queries"] // (256 << z))
-        places = torch.randint(count, (4 * TILES, 2), generator=seeded).sort(1).values.unique(dim=0)
+        pairs = torch.randint(count, (4 * TILES, 2), generator=seeded).sort(1).values
+        places = torch.unique(pairs, dim=0)  # type: ignore[no-untyped-call]
         times = []
         for x, y in places[torch.randperm(len(places), generator=seeded)[:TILES]].tolist():
             begun = time.perf_counter()

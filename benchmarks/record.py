@@ -63,18 +63,23 @@ def recording(report: Report, rounds: int, only: str) -> None:
                     model(ids, position_ids=positions)
                 return found
 
-            rows = {"without": plain, "copies of q, k, v alone": functools.partial(copied, plain), "with": recorded}
+            rows: dict[str, Callable[[], object]] = {
+                "without": plain,
+                "copies of q, k, v alone": functools.partial(copied, plain),
+                "with": recorded,
+            }
             report.add(name, compare(rows, rounds=rounds, device=report.device))
 
 
 def copied(forward: Callable[[], None]) -> list[torch.Tensor]:
     """A forward pass whose q, k and v are copied and kept, and nothing else: what any recording must pay."""
     kept: list[torch.Tensor] = []
-    attention = F.scaled_dot_product_attention
+    attention: Any = F.scaled_dot_product_attention
 
     def keeping(*tensors: torch.Tensor, **options: Any) -> torch.Tensor:
         kept.extend(x.clone() for x in tensors[:3])
-        return attention(*tensors, **options)
+        values: torch.Tensor = attention(*tensors, **options)
+        return values
 
     with mock.patch.object(F, "scaled_dot_product_attention", keeping):
         forward()
