@@ -107,7 +107,7 @@ class Served:
         seeded = torch.Generator().manual_seed(z)
         count = -(-self.opened["queries"] // (256 << z))
         pairs = torch.randint(count, (4 * TILES, 2), generator=seeded).sort(1).values
-        places = torch.unique(pairs, dim=0)  # type: ignore[no-untyped-call]
+        places = torch.unique(pairs, dim=0)
         times = []
         for x, y in places[torch.randperm(len(places), generator=seeded)[:TILES]].tolist():
             begun = time.perf_counter()
