@@ -82,9 +82,9 @@ def test_whatever_is_picked_is_the_formula(mask):
 
 
 def test_a_second_length_batch_or_mask_compiles_nothing():
-    from headscope.attention.paths.triton import backward_kernels, forward_kernel
+    from headscope.attention.paths.triton import forward_kernel, keys_kernel, queries_kernel
 
-    kernels = forward_kernel.forward, backward_kernels.queries_gradient, backward_kernels.keys_gradient
+    kernels = forward_kernel.forward, queries_kernel.queries_gradient, keys_kernel.keys_gradient
 
     def count():
         return sum(len(cache[0]) for kernel in kernels for cache in kernel.device_caches.values())

@@ -42,18 +42,25 @@ class Report(NamedTuple):
 
 def kernels():
     """Every kernel, by the name of its row in the table of sizes."""
-    from headscope.attention.paths.triton import backward_kernels, forward_kernel, line_kernel, split_kernel
+    from headscope.attention.paths.triton import (
+        forward_kernel,
+        keys_kernel,
+        line_kernel,
+        queries_kernel,
+        score_gradient,
+        split_kernel,
+    )
     from headscope.look.kernels import pass_kernel
 
     return {
         "forward": forward_kernel.forward,
-        "queries": backward_kernels.queries_gradient,
-        "keys": backward_kernels.keys_gradient,
+        "queries": queries_kernel.queries_gradient,
+        "keys": keys_kernel.keys_gradient,
         "look": pass_kernel.look,
         "split": split_kernel.split,
         "merge": split_kernel.merge,
         "line": line_kernel.line_gradient,
-        "rows": backward_kernels.rows_product,
+        "rows": score_gradient.rows_product,
     }
 
 

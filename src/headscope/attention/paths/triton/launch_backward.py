@@ -61,14 +61,14 @@ def backward(
 
 def rows_product(options: Options, values: Tensor, lse: Tensor, grad: Tensor, grad_lse: Tensor | None) -> Tensor:
     """`Σ dO ∘ O - d lse` of each query, `(b, h, q)` in float32."""
-    from headscope.attention.paths.triton import backward_kernels
+    from headscope.attention.paths.triton import score_gradient
 
     b, h, queries, e = values.shape
     drawn = torch.empty_like(lse)
     align = alignment(values, grad)
     block = 16 if options.device.interpreted else 64
     taken = None if grad_lse is None else grad_lse.to(torch.float32).contiguous()
-    backward_kernels.rows_product[(-(-queries // block) * b * h,)](
+    score_gradient.rows_product[(-(-queries // block) * b * h,)](
         values, grad, filled(taken, lse), drawn, *strides(align, values, grad), h, queries,
         E=e, WIDTH_E=max(16, 1 << (e - 1).bit_length()), BLOCK_M=block, ALIGN=align, LSE=taken is not None,
     )  # fmt: skip
@@ -97,7 +97,7 @@ class Backward:
 
     def queries(self) -> tuple[Tensor, Tensor | None]:
         """The gradients of q, and of the slopes of the bias."""
-        from headscope.attention.paths.triton import backward_kernels
+        from headscope.attention.paths.triton import queries_kernel
 
         options, q = self.options, self.q
         b, h, queries, d = q.shape
@@ -105,7 +105,7 @@ class Backward:
         blocks, hulls, dq = -(-queries // size.queries), options.hulls(size.queries), torch.empty_like(q)
         slants = torch.zeros(b, h, blocks, dtype=torch.float32, device=q.device)
         align = alignment(q, self.k, self.v, self.grad, dq)
-        backward_kernels.queries_gradient[(blocks * b * h,)](
+        queries_kernel.queries_gradient[(blocks * b * h,)](
             *self.read, dq, slants, options.runs.start, options.runs.stop, hulls, filled(self.bias, q),
             filled(options.seed, q), *strides(align, q, self.k, self.v, self.grad, dq),
             *mask_strides(options.runs, hulls), *self.counts, *self.numbers,
@@ -115,13 +115,13 @@ class Backward:
 
     def keys(self) -> tuple[Tensor, Tensor]:
         """The gradients of k and v."""
-        from headscope.attention.paths.triton import backward_kernels
+        from headscope.attention.paths.triton import keys_kernel
 
         options, q, k, v = self.options, self.q, self.k, self.v
         size = size_of("keys", q.shape[3], v.shape[3], q.dtype, options.device, options.many)
         hulls, align = options.hulls(size.queries), alignment(q, k, v, self.grad)
         dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
-        backward_kernels.keys_gradient[(-(-k.shape[2] // size.keys) * k.shape[0] * k.shape[1],)](
+        keys_kernel.keys_gradient[(-(-k.shape[2] // size.keys) * k.shape[0] * k.shape[1],)](
             *self.read, dk, dv, options.runs.start, options.runs.stop, hulls, filled(self.bias, q),
             filled(options.seed, q), *strides(align, q, k, v, self.grad), *mask_strides(options.runs, hulls),
             *self.counts, *self.numbers, SEARCH=SEARCH, **constants(q, v, size, align, options),

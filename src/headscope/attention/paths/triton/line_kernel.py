@@ -5,8 +5,8 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from headscope.attention.paths.triton.backward_kernels import BACKWARD_SIZES, row_lse, row_numbers, slopes_of
 from headscope.attention.paths.triton.score_block import kept, load_rows
+from headscope.attention.paths.triton.score_gradient import BACKWARD_SIZES, row_lse, row_numbers, slopes_of
 
 
 @triton.jit
