@@ -24,9 +24,9 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # this process read the variable before it was set
 
 # Programs that tests run in processes of their own; pytest would import them, for the examples in their docstrings.
-# Three switch Triton's interpreter on for the rest of their process.
+# Some switch Triton's interpreter on for the rest of their process.
 collect_ignore_glob = ["*/two_ranks.py", "*/two_processes.py", "*/compile_one.py"]
-collect_ignore_glob += ["interpreter.py", "*/triton_cases.py", "*/gpu_pass_cases.py"]
+collect_ignore_glob += ["interpreter.py", "*/triton_cases.py", "*/triton_operator_cases.py", "*/gpu_pass_cases.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -24,15 +24,21 @@ pytest.importorskip("triton", reason="Triton is not installed: pip install trito
 H100 = described((9, 0))
 
 
-def in_interpreter(what: str) -> None:
+def in_interpreter(what: str, module: str = "triton_cases") -> None:
     """Run cases in a process of their own: Triton decides at its import whether it interprets."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.attention.triton_cases", what]
+    command = [sys.executable, "-W", "ignore", "-m", f"tests.attention.{module}", what]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.stdout.endswith("all equal\n"), done.stderr[-4000:]
 
 
-def test_a_sample_of_masks_and_options_is_the_formula():
-    in_interpreter("sample")
+def test_a_sample_of_masks_and_options_is_the_formula_compiled_too():
+    in_interpreter("sample", "triton_operator_cases")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_operator_serves_every_length_in_one_graph():
+    in_interpreter("all", "triton_operator_cases")
 
 
 @pytest.mark.slow
@@ -100,7 +106,10 @@ def test_transforms_and_the_unfused_kernel_alone_are_refused():
         return q.sum()
 
     torch.func.grad(inside)(x)
-    assert any("not in a traced graph or under transforms" in reason for reason in seen)
+    assert any("no derivatives under torch.func's transforms" in reason for reason in seen)
+    seen.clear()
+    torch.jit.trace(inside, x)
+    assert any("cannot hold the operator of the Triton kernels" in reason for reason in seen)
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         assert any("allows no kernel but the unfused one" in reason for reason in triton.refusals(request()))
 

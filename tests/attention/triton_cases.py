@@ -135,13 +135,13 @@ def everywhere():
                 decoding(mask, extra, SIZES | {"q": q, "k": k}, parts)
 
 
+def sample():
+    """A few masks and options, and a step of decoding."""
+    for mask, extra in SAMPLE:
+        check(mask, extra, sizes=SIZES | {"b": 2 if "padded" in mask else 1, "h": 2, "g": 1})
+    decoding("sinks and window", "sinks", SIZES | {"b": 1, "q": 3, "k": 61}, 3)
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "sample":
-        for mask, extra in SAMPLE:
-            check(mask, extra, sizes=SIZES | {"b": 2 if "padded" in mask else 1, "h": 2, "g": 1})
-        decoding("sinks and window", "sinks", SIZES | {"b": 1, "q": 3, "k": 61}, 3)
-    elif sys.argv[1] == "dropout":
-        dropout("packed causal")
-    else:
-        everywhere()
+    {"sample": sample, "dropout": lambda: dropout("packed causal"), "all": everywhere}[sys.argv[1]]()
     print("all equal")

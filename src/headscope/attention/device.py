@@ -48,10 +48,14 @@ def described(capability: tuple[int, int], processors: int = 132, triton: str | 
 
 
 def device_of(device: torch.device) -> Device:
-    """What a device of torch can do; asked once for each, and only its type while torch.compile traces."""
-    if torch.compiler.is_compiling():
-        return Device(device.type)
-    return _asked(device.type, device.index, os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"))
+    """What a device of torch can do; asked once for each, and a constant of the graph while torch.compile traces."""
+    found: Device = _constant(device.type, device.index)
+    return found
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _constant(kind: str, index: int | None) -> Device:
+    return _asked(kind, index, os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"))
 
 
 @cache
@@ -68,7 +72,10 @@ def _asked(kind: str, index: int | None, interpreted: bool) -> Device:
 
 def capturing(device: torch.device) -> bool:
     """Whether a CUDA graph is being captured: what is made now lives in the graph's memory, and nothing may be kept."""
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    # A fake tensor may be on a GPU that is not there.
+    if device.type != "cuda" or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    return torch.cuda.is_current_stream_capturing()
 
 
 def triton_version() -> str | None:

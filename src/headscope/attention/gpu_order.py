@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from headscope.attention.bias import OffsetBias
 from headscope.attention.device import Device
+from headscope.attention.known import known
 from headscope.attention.masks.mask import Dense
 from headscope.attention.paths import formula, fused, tiled, triton
 from headscope.attention.request import Request
@@ -66,6 +67,9 @@ def kind_of(request: Request) -> str:
             return "plain"
         if isinstance(mask, Dense) or (bias is not None and not isinstance(bias, OffsetBias)):
             return "matrix"
+    if not known(request.q):
+        # How many runs there are is not known there, but whether they come from a matrix is.
+        return "matrix" if mask is not None and mask.is_written else "structured"
     runs = request.runs()
     return "matrix" if runs is not None and runs.start.shape[3] > MANY_RUNS else "structured"
 

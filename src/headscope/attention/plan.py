@@ -80,10 +80,12 @@ def choose(request: Request, backend: str | None = None) -> tuple[ModuleType, st
 def without_numbers(request: Request) -> tuple[ModuleType, str]:
     """The path where numbers are not known: in a traced graph, under transforms, in tensors without storage.
 
-    How much a mask leaves cannot be asked there. A mask that is small for certain is written out from comparisons, one
-    that exists as a tensor is taken as it is, any other call runs on the operator of the tiles, and what that refuses
-    on the formula.
+    How much a mask leaves cannot be asked there. On a GPU the operator of the Triton kernel runs what the kernel itself
+    would run. Elsewhere a mask that is small for certain is written out from comparisons, one that exists as a tensor
+    is taken as it is, any other call runs on the operator of the tiles, and what that refuses on the formula.
     """
+    if request.device.kind == "cuda" and gpu_order.kind_of(request) == "structured" and not triton.refusals(request):
+        return triton, gpu_order.REASONS["structured"]
     reasons = fused.refusals(request)
     if request.is_plain and not reasons:
         return fused, "torch's fused kernel runs it as it is"

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from headscope.attention.masks.runs import trim
+from headscope.attention.operator_vmap import by_samples
 from headscope.attention.paths.tiled.loop import Settings, run_tiles, tile_gradients, tile_shapes
 from headscope.attention.paths.tiled.schedule import schedule
 from headscope.attention.paths.tiled.tile_bias import TileBias
@@ -109,34 +110,10 @@ def _backward(ctx, grad, grad_lse):  # type: ignore[no-untyped-def]
 tiled_op.register_autograd(_backward, setup_context=_remember)
 
 
-def _batched(op, names):  # type: ignore[no-untyped-def]
-    """The rule of `vmap` for an operator with these arguments: samples become items of the batch, or run in turn."""
-
-    def rule(info, in_dims, *args):  # type: ignore[no-untyped-def]
-        size = info.batch_size
-        moved = {n: x if d is None else x.movedim(d, 0) for n, x, d in zip(names, args, in_dims, strict=True)}
-        shared = {n: d is None for n, d in zip(names, in_dims, strict=True)}
-        if any(moved[n] is not None for n in ("bias", "sinks", "seed")):
-            # These are for all items of a batch alike, and so are their gradients.
-            samples = [op(*(x if shared[n] else x[i] for n, x in moved.items())) for i in range(size)]
-            results = tuple(torch.stack(parts) for parts in zip(*samples, strict=True))
-            return results, (0,) * len(results)
-        items = moved["q"].shape[0 if shared["q"] else 1]
-        for n, x in moved.items():
-            if isinstance(x, Tensor):
-                x = x.expand(size, *x.shape) if shared[n] else x
-                # Runs may be for all items: then each sample repeats its own.
-                moved[n] = (x.expand(-1, items, *x.shape[2:]) if n in ("start", "stop") else x).flatten(0, 1)
-        apart = (x.unflatten(0, (size, items)) if x.ndim > 1 else x.expand(size, -1) for x in op(*moved.values()))
-        return tuple(apart), (0,) * (2 if op is tiled_op else 5)
-
-    return rule
-
-
 _CALL = ("q", "k", "v", "bias", "sinks", "start", "stop", "seed", "scale", "softcap", "dropout")
-tiled_op.register_vmap(_batched(tiled_op, _CALL))  # type: ignore[no-untyped-call]
+tiled_op.register_vmap(by_samples(tiled_op, _CALL))
 _OUTER = ("grad", "grad_lse", "values", "lse")
-tiled_gradients.register_vmap(_batched(tiled_gradients, (*_OUTER, *_CALL)))  # type: ignore[no-untyped-call]
+tiled_gradients.register_vmap(by_samples(tiled_gradients, (*_OUTER, *_CALL)))
 
 
 class TransformedTiles(torch.autograd.Function):

@@ -54,7 +54,7 @@ def backward(
     dbias = own.line() if wanted[3] and options.bias_kind == LINE else dslopes if wanted[3] else None
     dsinks = None
     if sinks is not None and wanted[4]:
-        share = torch.exp(sinks.to(lse.dtype)[None, :, None] - lse.masked_fill(lse.isneginf(), 0.0))
+        share = torch.exp(sinks.to(lse.dtype).unsqueeze(-1) - lse.masked_fill(lse.isneginf(), 0.0))
         dsinks = -(share * drawn).sum((0, 2)).to(sinks.dtype)
     return dq, dk, dv, dbias, dsinks
 

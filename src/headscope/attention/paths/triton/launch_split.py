@@ -33,7 +33,7 @@ def forward(
     """Values and lse of a few queries.
 
     Shapes:
-        values `(b, h, q, e)`, lse `(b, h, q)` in float32.
+        values `(b, h, q, e)`, laid out as in `launch.forward`; lse `(b, h, q)` in float32.
     """
     from headscope.attention.paths.triton import split_kernel
 
@@ -55,10 +55,10 @@ def forward(
         *mask_strides(options.runs, options.runs.start)[:3], h, share, queries, keys, options.runs.start.shape[3],
         chunk, count, options.scale, options.softcap or 0.0, **known,
     )  # fmt: skip
-    values = torch.empty(b, h, queries, e, dtype=q.dtype, device=q.device)
+    values = q.new_empty(b, queries, h, e).transpose(1, 2)
     lse = torch.empty(b, h, queries, dtype=torch.float32, device=q.device)
     split_kernel.merge[(b * h * queries,)](
-        some, some_lse, values, lse, filled(sinks, q), count, h, queries, E=e, WIDTH_E=padded(e), SEARCH=SEARCH,
-        SINKS=sinks is not None,
+        some, some_lse, values, lse, filled(sinks, q), *values.stride()[:3], count, h, queries, E=e, WIDTH_E=padded(e),
+        SEARCH=SEARCH, SINKS=sinks is not None,
     )  # fmt: skip
     return values, lse

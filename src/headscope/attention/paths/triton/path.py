@@ -15,7 +15,7 @@ from torch import Tensor
 from headscope.attention.bias import Alibi, Bias, OffsetBias
 from headscope.attention.device import Device, capturing
 from headscope.attention.equation import attention
-from headscope.attention.known import known
+from headscope.attention.known import known, leaves_python, transforms
 from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.runs import Runs
 from headscope.attention.paths.triton.hulls import hulls
@@ -55,8 +55,10 @@ def refusals(request: Request) -> list[str]:
         reasons.extend(too_large(request, device))
     if request.bias is not None and not isinstance(request.bias, OffsetBias):
         reasons.append("the Triton kernels add a bias by distance (ALiBi, T5), not one that is written out")
-    if not known(request.q) or (request.mask is not None and not known()):
-        reasons.append("the Triton kernels are launched with tensors, not in a traced graph or under transforms")
+    if leaves_python():
+        reasons.append("a graph that runs without headscope cannot hold the operator of the Triton kernels")
+    if transforms(request.q, request.k, request.v) is not None:
+        reasons.append("the Triton kernels have no derivatives under torch.func's transforms and in forward mode")
     if only_math(request.q.device):
         reasons.append("torch's sdpa_kernel(...) allows no kernel but the unfused one")
     return reasons
@@ -136,6 +138,12 @@ def run(request: Request) -> tuple[Tensor, Tensor]:
     kind, bias = bias_numbers(request.bias, q.shape[2], k.shape[2], q)
     # A seed on the device: a CUDA graph draws a new one at every replay.
     seed = torch.randint(2**62, (1,), device=q.device) if request.dropout else None
+    if not known(q, k, v, bias, request.sinks):
+        from headscope.attention.paths.triton.operator import triton_op
+
+        numbers = request.scale, request.softcap or 0.0, request.dropout, kind, request.trains
+        traced: tuple[Tensor, Tensor] = triton_op(q, k, v, bias, request.sinks, *runs_of(request), seed, *numbers)
+        return traced
     runs, cached = runs_and_hulls(request)
     options = Options(runs, cached, request.scale, request.softcap, request.dropout, seed, kind, request.device)
     with autocast_off(q):
@@ -153,16 +161,22 @@ def bias_numbers(bias: Bias | None, queries: int, keys: int, like: Tensor) -> tu
     return LINE, bias.line(queries, keys, like.device, torch.float32).contiguous()
 
 
+def runs_of(request: Request) -> Runs:
+    """The runs of the mask; without one, all keys for everyone."""
+    runs = request.runs()
+    if runs is None:
+        stop = torch.full((1, 1, 1, 1), request.k.shape[2], dtype=torch.int32, device=request.q.device)
+        runs = Runs(torch.zeros_like(stop), stop)
+    return runs
+
+
 def runs_and_hulls(request: Request) -> tuple[Runs, Any]:
     """The runs of the mask, and a function that gives their hulls for a size of blocks; made once for each mask."""
     queries, keys = request.q.shape[2], request.k.shape[2]
-    runs = request.runs()
-    if request.mask is None or runs is None:
-        stop = torch.full((1, 1, 1, 1), keys, dtype=torch.int32, device=request.q.device)
-        runs = Runs(torch.zeros_like(stop), stop)
-    runs = Runs(runs.start.contiguous(), runs.stop.contiguous())
+    runs = Runs(*(side.contiguous() for side in runs_of(request)))
     sizes = queries, keys, request.q.device, runs.start.shape
-    found = {} if request.mask is None or capturing(request.q.device) else remembered(request.mask, sizes)
+    keeps = request.mask is not None and known(request.q, runs.start) and not capturing(request.q.device)
+    found = remembered(request.mask, sizes) if request.mask is not None and keeps else {}
 
     def of(block: int) -> Tensor:
         if block not in found:

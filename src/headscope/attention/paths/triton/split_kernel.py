@@ -120,7 +120,7 @@ def split(
     tl.store(to, acc / tl.where(seen, total, 1.0)[:, None], mask=real[:, None] & (sizes < E))
 
 
-@triton.jit(do_not_specialize=("splits", "heads", "queries"))
+@triton.jit(do_not_specialize=("sob", "soh", "som", "splits", "heads", "queries"))
 @no_type_check
 def merge(
     part_ptr,
@@ -128,6 +128,9 @@ def merge(
     o_ptr,
     lse_ptr,
     sinks_ptr,
+    sob,
+    soh,
+    som,
     splits,
     heads,
     queries,
@@ -136,12 +139,13 @@ def merge(
     SEARCH: tl.constexpr,
     SINKS: tl.constexpr,
 ):
-    """One program for each query of each head: its parts, and its sink, in one order. Everything is contiguous."""
+    """One program for each query of each head: its parts, and its sink, in one order. Only values have strides."""
     place = tl.program_id(0).to(tl.int64)
+    plane, query = place // queries, place % queries
     parts, sizes = tl.arange(0, SEARCH), tl.arange(0, WIDTH_E)
     peak = float("-inf")
     if SINKS:
-        peak = tl.load(sinks_ptr + (tl.program_id(0) // queries) % heads).to(tl.float32) * LOG2E
+        peak = tl.load(sinks_ptr + plane % heads).to(tl.float32) * LOG2E
     sink = peak
     for base in range(0, splits, SEARCH):
         lse = tl.load(part_lse_ptr + place * splits + base + parts, mask=base + parts < splits, other=float("-inf"))
@@ -156,4 +160,5 @@ def merge(
     seen = total > 0
     tl.store(lse_ptr + place, tl.where(seen, (shift + tl.log2(tl.where(seen, total, 1.0))) * LN2, float("-inf")))
     values = acc / tl.where(seen, total, 1.0)
-    tl.store(o_ptr + place * E + sizes, values.to(o_ptr.dtype.element_ty), mask=sizes < E)
+    to = o_ptr + (plane // heads) * sob + (plane % heads) * soh + query * som
+    tl.store(to + sizes, values.to(o_ptr.dtype.element_ty), mask=sizes < E)
