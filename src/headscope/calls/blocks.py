@@ -18,9 +18,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from headscope.attention.masks.tensors import Reader
 from headscope.calls.call import Call
 from headscope.calls.kinds import kind_of
+from headscope.calls.mask_rows import Reader
 from headscope.calls.modules import Running, Stack
 from headscope.compat.torch import in_backward, in_transform, own_computation
 from headscope.errors import HeadscopeError, ModelError

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from headscope.attention.bias import Line
 from headscope.attention.masks.runs import Runs, intersect
 from headscope.attention.masks.tensors import runs_of
 
@@ -37,6 +39,15 @@ class Call:
     cross: bool | None = None
     source: Literal["call", "weights"] = "call"
     by_offset: Tensor | None = None
+
+    def bias_of(self, rows: Sequence[int]) -> Tensor | None:
+        """What is added to the scores of some queries, `(b|1, h|1, rows|1, k|1)`; None for nothing."""
+        if self.by_offset is None:
+            return self.bias if self.bias is None or self.bias.shape[2] == 1 else self.bias[:, :, rows]
+        queries, keys = self.q.shape[2], self.k.shape[2]
+        line = Line(self.by_offset, keys)
+        parts = [line.block(slice(row, row + 1), 0, keys, queries, keys) for row in rows]
+        return torch.cat(parts, 2) if parts else self.by_offset.new_zeros(1, 1, 0, keys)
 
 
 def four_axes(x: Tensor, leading: torch.Size, heads: int | None, rank: int | None = None) -> Tensor:

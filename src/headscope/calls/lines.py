@@ -4,72 +4,107 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from headscope.attention.bias import Line
 from headscope.attention.masks.runs import Runs
 from headscope.calls.call import Call
 
-# Queries of a bias that are compared at once.
-ROWS = 256
+# Numbers that are looked at at once; a few tensors of this size are all the memory that it takes.
+NUMBERS = 2**22
+
+
+class Distances:
+    """One number for each distance from a query to a key, collected from blocks of a bias `(b, h, queries, keys)`.
+
+    Attributes:
+        found: `(h, queries + keys - 1)`, NaN where no pair that may be seen has come yet.
+    """
+
+    def __init__(self, bias: Tensor) -> None:
+        _, h, queries, keys = bias.shape
+        self.queries, self.keys = queries, keys
+        self.found = bias.new_full((h, queries + keys - 1), math.nan)
+
+    def fit(self, rows: slice, bias: Tensor, allowed: Tensor | None) -> bool:
+        """Take the bias of some queries; False where two pairs that may be seen have one distance and two numbers.
+
+        Shapes:
+            bias `(b, h, rows, keys)`, allowed `(b|1, h|1, rows|1, keys)`.
+        """
+        low = self._by_distance(bias, allowed, math.inf)
+        high = -self._by_distance(-bias, allowed, math.inf)
+        start, count = self.queries - rows.stop, low.shape[1]
+        known = self.found[:, start : start + count]
+        seen = (low != math.inf) | (high != -math.inf)
+        if not bool((((low == high) & ((known == low) | known.isnan())) | ~seen).all()):
+            return False
+        known.copy_(torch.where(seen, low, known))
+        return True
+
+    def line(self) -> Tensor:
+        """The bias by offset; 0 at distances that no query may see."""
+        return self.found.masked_fill(self.found.isnan(), 0.0)
+
+    def _by_distance(self, bias: Tensor, allowed: Tensor | None, nothing: float) -> Tensor:
+        """The smallest number of every distance in a block of rows, `(h, rows + keys - 1)`."""
+        count = bias.shape[2]
+        if allowed is not None:
+            bias = torch.where(allowed, bias, nothing)
+        # Shift every row by one more than the row below it: then each distance is a column.
+        skewed = pad(bias.amin(0).flip(1), (0, count), value=nothing).flatten(1)
+        return skewed[:, : count * (self.keys + count - 1)].view(-1, count, self.keys + count - 1).amin(1)
 
 
 class Lines:
-    """Reads biases, each one once: the layers of a model share theirs."""
+    """Reads biases, each one once for the same runs: the layers of a model share theirs."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[weakref.ref[Tensor], Tensor | None]] = {}
+        self._known: dict[int, tuple[weakref.ref[Tensor], Runs | None, Tensor | None]] = {}
 
     def shorten(self, call: Call) -> Call:
         """The call with `by_offset` in the place of a bias that only depends on the distance."""
         bias = call.bias
-        if bias is None or call.by_offset is not None or min(bias.shape[2:]) < 2 or not bias.numel():
+        if bias is None or call.by_offset is not None:
             return call
         known = self._known.get(id(bias))
-        if known is None or known[0]() is not bias:
+        if known is None or known[0]() is not bias or not same(known[1], call.runs):
             key = id(bias)
-            known = weakref.ref(bias, lambda _: self._known.pop(key, None)), line_of(bias, call.runs)
+            known = weakref.ref(bias, lambda _: self._known.pop(key, None)), call.runs, line_of(bias, call.runs)
             self._known[key] = known
-        if known[1] is not None:
-            call.bias, call.by_offset = None, known[1]
+        if known[2] is not None:
+            call.bias, call.by_offset = None, known[2]
         return call
 
 
 def line_of(bias: Tensor, runs: Runs | None) -> Tensor | None:
-    """The bias by offset, `(h, q + k - 1)`; None where the bias is another one at some pair that may be seen.
+    """The bias by offset, `(h, q + k - 1)`; None where two pairs that may be seen have one distance and two numbers.
 
-    Offsets that no query may see are 0.
+    Also for a bias that queries or keys share, which has nothing to shorten. Offsets that no query may see are 0.
     """
-    queries, keys = bias.shape[2:]
-    line = candidates(bias, runs)
-    for first in range(0, queries, ROWS):
-        rows = slice(first, min(first + ROWS, queries))
-        wanted = Line(line, keys).block(rows, 0, keys, queries, keys)
-        same = bias[:, :, rows] == wanted
-        if runs is not None:
-            same = same | ~runs.block(rows, 0, keys)
-        if not bool(same.all()):
+    if min(bias.shape[2:]) < 2 or not bias.numel():
+        return None
+    distances = Distances(bias)
+    for rows in blocks_of_rows(bias):
+        allowed = None if runs is None else runs.block(rows, 0, bias.shape[3])
+        if not distances.fit(rows, bias[:, :, rows], allowed):
             return None
-    return line
+    return distances.line()
 
 
-def candidates(bias: Tensor, runs: Runs | None) -> Tensor:
-    """For each offset the largest number at a pair that may be seen; 0 where there is none."""
-    h, queries, keys = bias.shape[1:]
-    line = bias.new_full((h, queries + keys - 1), -math.inf)
-    for first in range(0, queries, ROWS):
-        count = min(first + ROWS, queries) - first
-        rows = slice(first, first + count)
-        part = bias[:, :, rows]
-        if runs is not None:
-            part = torch.where(runs.block(rows, 0, keys), part, -math.inf)
-        # Shift every row by one more than the row below it: then each distance is a column.
-        skewed = pad(part.amax(0).flip(1), (0, count), value=-math.inf).flatten(1)[:, : count * (keys + count - 1)]
-        found = skewed.view(-1, count, keys + count - 1).amax(1)
-        start = queries - first - count
-        place = line[:, start : start + keys + count - 1]
-        torch.maximum(place, found, out=place)
-    return line.masked_fill(line == -math.inf, 0.0)
+def blocks_of_rows(x: Tensor) -> Iterator[slice]:
+    """The rows of a tensor `(b, h, rows, columns)` in blocks of about `NUMBERS` numbers, at least one row each."""
+    b, h, rows, columns = x.shape
+    count = max(NUMBERS // max(b * h * columns, 1), 1)
+    for first in range(0, rows, count):
+        yield slice(first, min(first + count, rows))
+
+
+def same(a: Runs | None, b: Runs | None) -> bool:
+    """Whether two runs are equal."""
+    if a is None or b is None:
+        return a is b
+    return a is b or all(x.shape == y.shape and torch.equal(x, y) for x, y in zip(a, b, strict=True))

@@ -13,7 +13,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from headscope.attention.bias import Line
 from headscope.attention.masks.runs import Runs
 from headscope.calls.call import Call
 from headscope.errors import OverBudget
@@ -164,10 +163,4 @@ def of_queries(call: Call, rows: list[int]) -> Call:
     runs = (
         None if call.runs is None else Runs(*(side if side.shape[2] == 1 else side[:, :, rows] for side in call.runs))
     )
-    bias = call.bias if call.bias is None or call.bias.shape[2] == 1 else call.bias[:, :, rows]
-    if call.by_offset is not None:
-        queries, keys = call.q.shape[2], call.k.shape[2]
-        line = Line(call.by_offset, keys)
-        blocks = [line.block(slice(row, row + 1), 0, keys, queries, keys) for row in rows]
-        bias = torch.cat(blocks, 2) if blocks else call.by_offset.new_zeros(1, 1, 0, keys)
-    return replace(call, q=call.q[:, :, rows], runs=runs, bias=bias, by_offset=None)
+    return replace(call, q=call.q[:, :, rows], runs=runs, bias=call.bias_of(rows), by_offset=None)

@@ -84,21 +84,16 @@ def causal_from_the_start(queries: int, keys: int, device: torch.device) -> Runs
 
 
 class Reader:
-    """Reads masks, and copies biases, each one once: the layers of a model share theirs."""
+    """Reads masks, each one once: the layers of a model share theirs."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[weakref.ref[Tensor], int | None, Meaning]] = {}
-        self._copies: dict[int, tuple[weakref.ref[Tensor], int | None, Tensor]] = {}
 
     def __call__(self, mask: Tensor) -> Meaning:
         """The meaning of a mask tensor with up to four axes."""
         if not known(mask):
             return read(mask.detach()[(None,) * (4 - mask.ndim)])
         return once(self._known, mask, lambda: read(mask.detach()[(None,) * (4 - mask.ndim)]))
-
-    def copy(self, x: Tensor) -> Tensor:
-        """The numbers of a tensor as they are now, outside of the graph; its owner may write to it later."""
-        return once(self._copies, x, lambda: x.detach().clone()) if known(x) else x.detach()
 
 
 def once(kept: dict[int, tuple[weakref.ref[Tensor], int | None, Made]], x: Tensor, make: Callable[[], Made]) -> Made:

@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from headscope.attention.masks.tensors import Reader
 from headscope.calls import blocks
 from headscope.calls.by_hand.follower import Follower
 from headscope.calls.by_hand.from_scores import axes_of, call_of
 from headscope.calls.by_hand.pairs import Pair
 from headscope.calls.by_hand.products import arranged
 from headscope.calls.call import Call
+from headscope.calls.mask_rows import Reader
 from headscope.calls.sites.site import Arguments, Site
 
 UNKNOWN = (

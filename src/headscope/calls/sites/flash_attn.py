@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from headscope.attention.masks.runs import Runs
-from headscope.attention.masks.tensors import Reader
 from headscope.attention.masks.window import runs_of_window
 from headscope.calls import blocks, second_names
 from headscope.calls.call import Call
+from headscope.calls.mask_rows import Reader
 from headscope.calls.replaced import Replacement
 from headscope.calls.sites.site import Arguments, Site
 from headscope.compat.arguments import VARLEN_NAMES, varlen_arguments

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from headscope.attention.masks.runs import Runs, from_dense
-from headscope.attention.masks.tensors import Reader, split
+from headscope.attention.masks.tensors import split
 from headscope.calls import eager_mode
 from headscope.calls.call import Call, both, from_weights
+from headscope.calls.mask_rows import Reader
 from headscope.calls.sites.site import Arguments, Site
 from headscope.compat.compiler import compiled_calls
 from headscope.compat.flex_attention import (

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from headscope.attention.api import attend, attend_lse
 from headscope.attention.bias import DenseBias, OffsetBias
-from headscope.attention.masks.tensors import Reader
 from headscope.attention.with_weights import attend_weights
 from headscope.calls.call import Call
+from headscope.calls.mask_rows import Reader
 from headscope.calls.sites.site import Arguments, Site
 
 
@@ -43,7 +43,7 @@ class Attend(Site):
         if isinstance(bias, OffsetBias):
             by_offset = bias.line(queries, keys, q.device).detach()
         elif isinstance(bias, DenseBias):
-            added = reader.copy(bias.values)
+            _, added, by_offset = reader.bias(bias.values, runs)
         elif bias is not None:
             added = bias.block(slice(0, queries), 0, keys, queries, keys).detach().clone()
         scale = arguments.get("scale")

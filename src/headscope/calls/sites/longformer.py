@@ -13,10 +13,10 @@ from torch import Tensor
 
 from headscope.attention.masks.mask import Dense, Mask
 from headscope.attention.masks.runs import Runs
-from headscope.attention.masks.tensors import Reader
 from headscope.attention.masks.window import window
 from headscope.calls import blocks
 from headscope.calls.call import Call
+from headscope.calls.mask_rows import Reader
 from headscope.calls.replaced import Replacement
 from headscope.calls.sites.site import Arguments, Site
 from headscope.compat.transformers import BANDED_METHODS, banded_attention

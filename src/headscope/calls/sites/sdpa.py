@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from headscope.attention.masks.tensors import Meaning, Reader, causal_from_the_start
+from headscope.attention.masks.tensors import causal_from_the_start
 from headscope.calls.call import Call, both, four_axes, mask_axes
+from headscope.calls.mask_rows import Meaning, Reader
 from headscope.calls.sites.site import Arguments, Site
 
 NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
@@ -36,14 +37,15 @@ class ScaledDotProductAttention(Site):
         leading, rank = axes(query, key, value)
         q, k, v = (four_axes(x, leading, heads, rank) for x in (query, key, value))
         runs = causal_from_the_start(q.shape[2], k.shape[2], q.device) if arguments.get("is_causal") else None
-        meaning, mask = Meaning(None, None), arguments.get("attn_mask")
+        meaning, mask = Meaning(), arguments.get("attn_mask")
         if mask is not None:
             if mask.shape[-1] != k.shape[2]:
                 mask = mask.expand(*mask.shape[:-1], k.shape[2])
             meaning = reader(mask if rank == 4 else mask_axes(mask, rank, leading, heads))
         scale = arguments.get("scale")
         scale = scale if scale is not None else 1.0 / math.sqrt(max(q.shape[3], 1))
-        return Call(q, k, v, both(runs, meaning.runs), meaning.bias, float(scale))
+        runs = both(runs, meaning.runs)
+        return Call(q, k, v, runs, meaning.bias, float(scale), by_offset=meaning.by_offset)
 
     def values(self, output: Any, arguments: Arguments, heads: int | None) -> Tensor:
         """The output, with four axes."""

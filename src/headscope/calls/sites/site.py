@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from headscope.attention.masks.tensors import Reader
 from headscope.calls import blocks
 from headscope.calls.blocks import Read
 from headscope.calls.call import Call
+from headscope.calls.mask_rows import Reader
 from headscope.calls.replaced import Replacement
 
 Arguments = dict[str, Any]

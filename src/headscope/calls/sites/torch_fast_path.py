@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
 from headscope.attention.masks.runs import Runs
-from headscope.attention.masks.tensors import Reader
 from headscope.calls import blocks
 from headscope.calls.call import Call, both
+from headscope.calls.mask_rows import Reader
 from headscope.calls.sites.site import Arguments, Site
 from headscope.compat.arguments import named_arguments
 from headscope.compat.torch import encoder_fast_paths

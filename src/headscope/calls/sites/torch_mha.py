@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.functional import pad
 
-from headscope.attention.masks.tensors import Reader
 from headscope.calls import blocks
-from headscope.calls.call import Call, both
+from headscope.calls.call import Call
+from headscope.calls.mask_rows import Meaning, Reader, together
 from headscope.calls.replaced import Replacement
 from headscope.calls.sites.site import Arguments, Site
 from headscope.compat.arguments import named_arguments
@@ -135,7 +135,7 @@ class MultiHeadAttentionForward(Site):
             v = static_v.reshape(batch, heads, *static_v.shape[1:])
         if arguments.get("add_zero_attn"):
             k, v = pad(k, (0, 0, 0, 1)), pad(v, (0, 0, 0, 1))
-        runs = bias = None
+        meaning = Meaning()
         for mask, sizes in (
             (arguments.get("attn_mask"), (-1, 1, count)),
             (arguments.get("key_padding_mask"), (batch, 1, 1)),
@@ -144,16 +144,16 @@ class MultiHeadAttentionForward(Site):
                 continue
             if mask.ndim == 3 and mask.shape[0] > 1:
                 sizes = (batch, heads, count)
-            meaning = reader(allowed(mask.reshape(*sizes, mask.shape[-1]), k.shape[2]))
-            runs = both(runs, meaning.runs)
-            if meaning.bias is not None:
-                bias = meaning.bias if bias is None else bias + meaning.bias
+            one = reader(allowed(mask.reshape(*sizes, mask.shape[-1]), k.shape[2]))
+            meaning = together(meaning, one, count, k.shape[2])
         cross = arguments["query"] is not arguments["key"]
-        return Call(q, k, v, runs, bias, 1.0 / math.sqrt(max(size, 1)), cross=cross)
+        scale = 1.0 / math.sqrt(max(size, 1))
+        return Call(q, k, v, meaning.runs, meaning.bias, scale, cross=cross, by_offset=meaning.by_offset)
 
 
 def allowed(hidden: Tensor, keys: int) -> Tensor:
     """Torch's mask, whose True means "may not attend", as one of who may; keys appended to the others may be seen."""
+    appended = keys - hidden.shape[-1]
     if hidden.dtype == torch.bool:
-        return pad(~hidden, (0, keys - hidden.shape[-1]), value=True)
-    return pad(hidden, (0, keys - hidden.shape[-1]))
+        return pad(~hidden, (0, appended), value=True)
+    return pad(hidden, (0, appended)) if appended else hidden

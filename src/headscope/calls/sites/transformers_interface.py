@@ -15,14 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headscope.attention.bias import DenseBias
 from headscope.attention.masks.mask import Intervals
 from headscope.attention.masks.runs import Runs
-from headscope.attention.masks.tensors import Reader
 from headscope.attention.paths.formula import normalise, scores
 from headscope.calls import blocks
 from headscope.calls.blocks import Block, Outer
-from headscope.calls.call import Call, both, from_weights
+from headscope.calls.call import Call, from_weights
+from headscope.calls.mask_rows import Meaning, Reader, together
 from headscope.calls.replaced import Replacement
 from headscope.calls.sites.site import Arguments, Site
 from headscope.compat.transformers import attention_interface, kernel_arguments
@@ -124,8 +123,8 @@ def unfold(call: Call, q: Tensor) -> Call:
         return x.expand(-1, call.q.shape[1], -1, -1).reshape(x.shape[0], h, 1, -1) if x.shape[2] > 1 else x
 
     runs = None if call.runs is None else Runs(side(call.runs.start), side(call.runs.stop))
-    bias = None if call.bias is None else side(call.bias)
-    return replace(call, q=q, runs=runs, bias=bias)
+    bias = call.bias_of(range(call.q.shape[2]))
+    return replace(call, q=q, runs=runs, bias=None if bias is None else side(bias), by_offset=None)
 
 
 def eager(read: Reader, module: Any, arguments: Arguments, weights: Any) -> Call | None:
@@ -137,20 +136,19 @@ def eager(read: Reader, module: Any, arguments: Arguments, weights: Any) -> Call
     scale = first(arguments.get("scaling"), getattr(module, "scaling", None), q.shape[-1] ** -0.5)
     sinks = first(arguments.get("s_aux"), arguments.get("sinks"), getattr(module, "sinks", None))
     softcap = arguments.get("softcap")
-    runs = bias = None
+    meaning = Meaning()
     mask = arguments.get("attention_mask")
     if isinstance(mask, Tensor) and mask.ndim == 4:
-        runs, bias = read(mask[..., : k.shape[2]])
+        meaning = read(mask[..., : k.shape[2]])
     position = arguments.get("position_bias")
     if isinstance(position, Tensor):
-        found = read(position[..., : k.shape[2]])
-        runs = both(runs, found.runs)
-        bias = found.bias if bias is None or found.bias is None else bias + found.bias
+        meaning = together(meaning, read(position[..., : k.shape[2]]), q.shape[2], k.shape[2])
     sinks = sinks if isinstance(sinks, Tensor) else None
     if sinks is not None and sinks.ndim == 4:
-        bias = -sinks.detach() if bias is None else bias - sinks.detach()
+        meaning = together(meaning, Meaning(None, -sinks.detach()), q.shape[2], k.shape[2])
         sinks = sinks.new_zeros(sinks.shape[1])
-    call = Call(q, k, v, runs, bias, float(scale), softcap, sinks)
+    runs, bias, by_offset = meaning
+    call = Call(q, k, v, runs, bias, float(scale), softcap, sinks, by_offset=by_offset)
     if isinstance(weights, Tensor) and weights.ndim == 4 and not agrees(call, weights, arguments):
         return from_weights(weights, v)
     return call
@@ -168,17 +166,15 @@ def agrees(call: Call, weights: Tensor, arguments: dict[str, Any]) -> bool:
     if (b, h, queries) != tuple(q.shape[:3]) or keys != k.shape[2] or h % k.shape[1]:
         return False
     rows = torch.linspace(0, queries - 1, min(ROWS, queries), device=q.device).long()
+    added = call.bias_of(rows.tolist())
     for item in {0, b - 1}:
         one = slice(item, item + 1)
         allowed = bias = None
         if call.runs is not None:
             part = type(call.runs)(*(x if len(x) == 1 else x[one] for x in call.runs))
             allowed = Intervals(part, keys).to_dense(queries, keys, q.device)[:, :, rows]
-        if call.bias is not None:
-            part_bias = call.bias if len(call.bias) == 1 else call.bias[one]
-            bias = (
-                DenseBias(part_bias).block(slice(None), 0, keys, queries, keys).expand(-1, -1, queries, -1)[:, :, rows]
-            )
+        if added is not None:
+            bias = added if len(added) == 1 else added[one]
         s = scores(q[one][:, :, rows], k[one], scale=call.scale, softcap=call.softcap, bias=bias, allowed=allowed)
         mine, lse = normalise(s, call.sinks)
         theirs = weights[one][:, :, rows].float()

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headscope.attention.masks.tensors import Reader, causal_from_the_start
+from headscope.attention.masks.tensors import causal_from_the_start
 from headscope.calls import blocks, second_names
 from headscope.calls.call import Call
+from headscope.calls.mask_rows import Reader
 from headscope.calls.replaced import Replacement
 from headscope.calls.sites.flash_attn import aligned
 from headscope.calls.sites.site import Arguments, Site
@@ -83,5 +84,5 @@ def read_call(reader: Reader, arguments: Arguments) -> Call:
             )
         if tensor.ndim == 5:
             tensor = tensor.flatten(1, 2)
-        call.runs, call.bias = reader(tensor)
+        call.runs, call.bias, call.by_offset = reader(tensor)
     return call

@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from headscope.attention.masks.runs import Runs
-from headscope.attention.masks.tensors import Meaning, Reader
 from headscope.calls.call import Call
+from headscope.calls.mask_rows import Meaning, Reader
 from headscope.calls.modules import Running
 
 
