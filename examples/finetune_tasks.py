@@ -37,6 +37,7 @@ LANGUAGES = (
     "cs", "de", "el", "en", "es", "fi", "fr", "hu", "it", "ja",
     "ko", "nl", "pl", "pt", "ru", "sv", "tr", "uk", "vi", "zh",
 )  # fmt: skip
+# Folders of the standard library; as in write_python.py: an example is one file that can be copied alone.
 SKIPPED = {
     "site-packages",
     "dist-packages",

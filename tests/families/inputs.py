@@ -16,8 +16,11 @@ Inputs = dict[str, Any]
 WORDS, FRAMES = 11, 80
 
 
-def inputs_for(model: Any, config: Any) -> list[Inputs]:
-    """What a model may take, best first: all it sees and hears with its text, one thing with text, one thing alone."""
+def inputs_for(model: Any, config: Any, problems: list[Exception]) -> list[Inputs]:
+    """What a model may take, best first: all it sees and hears with its text, one thing with text, one thing alone.
+
+    What the parts of the model raised for pictures and sounds that they do not take is added to `problems`.
+    """
     torch.manual_seed(7)
     parameters = inspect.signature(model.forward).parameters
     names = set(parameters)
@@ -26,9 +29,9 @@ def inputs_for(model: Any, config: Any) -> list[Inputs]:
     seen, heard = pictures(names, needed, config), sounds(names, config)
     choices: list[Inputs] = []
     if "input_ids" in names:
-        images = placed(model, config, "image", seen, text, names)
-        both = [x for image in images for x in placed(model, config, "audio", heard, image, names)]
-        choices += both + images + placed(model, config, "audio", heard, text, names)
+        images = placed(model, config, "image", seen, text, names, problems)
+        both = [x for image in images for x in placed(model, config, "audio", heard, image, names, problems)]
+        choices += both + images + placed(model, config, "audio", heard, text, names, problems)
         choices += [text] if not {"pixel_values", "input_values", "input_features"} & needed else []
     choices += [text | picture for picture in seen] + seen
     silent = {name: x for name, x in text.items() if name not in ("input_ids", "attention_mask")}
@@ -98,7 +101,15 @@ def sounds(names: set[str], config: Any) -> list[Inputs]:
     return found
 
 
-def placed(model: Any, config: Any, kind: str, given: list[Inputs], text: Inputs, names: set[str]) -> list[Inputs]:
+def placed(
+    model: Any,
+    config: Any,
+    kind: str,
+    given: list[Inputs],
+    text: Inputs,
+    names: set[str],
+    problems: list[Exception],
+) -> list[Inputs]:
     """A text with places in it for what is seen or heard: as many as the model makes vectors of it."""
     ids = (f"{kind}_token_id", f"{kind}_token_index", "media_placeholder_token_id")
     token = next((x for x in (getattr(config, name, None) for name in ids) if isinstance(x, int)), None)
@@ -112,7 +123,8 @@ def placed(model: Any, config: Any, kind: str, given: list[Inputs], text: Inputs
     for one in given:
         try:
             vectors = counted(features(**{name: x for name, x in one.items() if name in taken}), model)
-        except Exception:  # noqa: BLE001 - not what this model sees or hears
+        except Exception as error:  # noqa: BLE001 - whatever a part of a model raises for what it does not take
+            problems.append(error)
             continue
         if vectors and vectors % 2 == 0:
             found.append(text | one | spliced(text, token, vectors // 2, 1 + (kind == "audio") * 2, names))

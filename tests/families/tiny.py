@@ -107,11 +107,11 @@ def made(make: Any, kind: str, how: str) -> tuple[Any, dict[str, Any]]:
         model = make(config, attn_implementation=parts(config, how), dtype=torch.float32).eval()
         problems: list[Exception] = []
         torch.manual_seed(7)
-        for inputs in [INPUTS[kind](config)] if kind in INPUTS else inputs_for(model, config):
+        for inputs in [INPUTS[kind](config)] if kind in INPUTS else inputs_for(model, config, problems):
             try:
                 model(**inputs)
-            except Exception as error:  # noqa: BLE001 - whatever a model says to an input that it does not take
+            except Exception as error:  # noqa: BLE001 - whatever a model raises for an input that it does not take
                 problems.append(error)
             else:
                 return model, inputs
-    raise NoInput("no input fits") from ExceptionGroup("what it said to each input", problems)
+    raise NoInput("no input fits") from ExceptionGroup("what it raised for each input", problems)

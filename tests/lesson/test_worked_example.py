@@ -122,8 +122,8 @@ def test_a_learned_sink_takes_its_share():
     assert example.difference is None
     steps = chapters(example)
     assert "A learned sink adds" in steps[3].text
-    assert "could not be told apart" in steps[0].text
-    assert "Where the key comes from could not be told apart" in steps[1].text
+    assert "could not be identified" in steps[0].text
+    assert "Where the key comes from could not be identified" in steps[1].text
     assert steps[5].after == ""
     assert [step.name for step in shapes_table(example).steps][-1] == "merged"
 

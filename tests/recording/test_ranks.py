@@ -10,6 +10,7 @@ import torch
 
 import headscope as hs
 from headscope.attention.masks.runs import Runs
+from headscope.calls.lines import line_of
 from headscope.errors import RecordingError
 from headscope.recording.folder import format as form
 from headscope.recording.folder import stored_layer
@@ -98,6 +99,34 @@ class TestWhole:
         for row in range(6):
             mine, at = (one, row) if row < 2 else (two, row - 2)
             torch.testing.assert_close(layer.head(row).weights(), mine.head(at).weights())
+
+
+def alibi_part(i: int, axis: str, line: bool) -> Layer:
+    """Half of the heads, or one of two items, with a bias by distance; the second item sees five keys of seven."""
+    torch.manual_seed(5)
+    q, heads = torch.randn(2, 4, 7, 3), slice(2 * i, 2 * i + 2) if axis == "heads" else slice(0, 4)
+    items = slice(i, i + 1) if axis == "items" else slice(0, 2)
+    written = -torch.arange(1.0, 5.0)[:, None, None] * (torch.arange(7)[:, None] - torch.arange(7)).abs()
+    runs = (hs.causal() & hs.padding([7, 5])).runs(7, 7, torch.device("cpu"))
+    runs = Runs(*(side[items] for side in runs))
+    bias = written[None, heads]
+    by_offset = line_of(bias, runs) if line else None
+    more = {"by_offset": by_offset} if line else {"bias": bias}
+    q = q[items, heads]
+    return Layer("0", "self", q, q, q, runs, 0.5, number=0, head_numbers=tuple(range(4))[heads], **more)
+
+
+@pytest.mark.parametrize("lines", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("axis", ["heads", "items"])
+def test_biases_by_distance_of_ranks_that_see_different_distances(axis, lines):
+    parts = [alibi_part(i, axis, line) for i, line in enumerate(lines)]
+    groups = (0, 1) if axis == "heads" else None
+    (layer,) = assembled([part(i, 2, groups or (i,), [one]) for i, one in enumerate(parts)], "x")
+    for i, one in enumerate(parts):
+        for head in range(one.heads):
+            for item in range(one.items):
+                at = (2 * i + head, item) if axis == "heads" else (head, i)
+                torch.testing.assert_close(layer.head(*at).weights(), one.head(head, item).weights())
 
 
 def changed(**fields) -> list[Layer]:

@@ -27,3 +27,16 @@ def test_a_training_that_goes_on_knows_what_was_kept_up_to_its_step_and_nothing_
     later = Kept(ENDS, tmp_path)
     later.begin(2)
     assert (list(later.recordings()), later.looks) == ([0, 2], 2)
+
+
+def test_every_third_look_is_the_same_one_in_a_training_that_was_stopped(tmp_path):
+    """Looks before the stop count, also those of which nothing was kept."""
+    layer, x = torch.nn.TransformerEncoderLayer(6, 3, 7, batch_first=True), torch.randn(1, 5, 6)
+    with hs.Watch(layer, x, every=1, to=tmp_path / "through", keep=3) as through:
+        for _ in range(7):
+            through.step()
+    for steps, start in ((4, None), (3, 4)):
+        with hs.Watch(layer, x, every=1, to=tmp_path / "stopped", keep=3, start=start) as stopped:
+            for _ in range(steps):
+                stopped.step()
+    assert list(through.recordings) == list(stopped.recordings) == [0, 3, 6]

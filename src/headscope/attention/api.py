@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -61,20 +62,8 @@ def attend(
     """
     # As torch's own functions do: a TorchFunctionMode sees one call, whatever happens inside.
     if has_torch_function((q, k, v)):
-        result: Tensor = handle_torch_function(
-            attend,
-            (q, k, v),
-            q,
-            k,
-            v,
-            mask=mask,
-            bias=bias,
-            scale=scale,
-            softcap=softcap,
-            sinks=sinks,
-            dropout=dropout,
-            backend=backend,
-        )
+        options: dict[str, Any] = {"mask": mask, "bias": bias, "scale": scale, "softcap": softcap, "sinks": sinks}
+        result: Tensor = handle_torch_function(attend, (q, k, v), q, k, v, **options, dropout=dropout, backend=backend)
         return result
     plain = backend is None and bias is None and softcap is None and dropout == 0.0
     if plain and not torch.compiler.is_compiling():
@@ -115,19 +104,9 @@ def attend_lse(
         4.0
     """
     if has_torch_function((q, k, v)):
+        options: dict[str, Any] = {"mask": mask, "bias": bias, "scale": scale, "softcap": softcap, "sinks": sinks}
         result: tuple[Tensor, Tensor] = handle_torch_function(
-            attend_lse,
-            (q, k, v),
-            q,
-            k,
-            v,
-            mask=mask,
-            bias=bias,
-            scale=scale,
-            softcap=softcap,
-            sinks=sinks,
-            dropout=dropout,
-            backend=backend,
+            attend_lse, (q, k, v), q, k, v, **options, backend=backend
         )
         return result
     with sizes_as_numbers() if jit_tracing() else nullcontext():

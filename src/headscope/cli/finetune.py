@@ -3,93 +3,52 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import typer
-
+from headscope.cli import finetune_options as options
 from headscope.cli.loading import quiet
-from headscope.cli.reading import ENCODING, MODEL
 from headscope.cli.status import say
-
-DATA = "A .csv, .tsv, .jsonl or .parquet file with one example in each row."
-TASK = "What to train for; by the columns unless given."
-OF = MODEL + " Or a new one: new:encoder, new:decoder or new:encoder-decoder, as in new:decoder,layers=2,width=128."
-DROPOUT = "While training. With 0 the run is the same on any number of processes."
 
 
 def finetune(
-    data: Annotated[str, typer.Option(metavar="FILE", help=DATA)],
-    model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=OF)] = None,
-    task: Annotated[
-        Literal["classify", "tag", "answer", "write", "summarise", "translate"] | None, typer.Option(help=TASK)
-    ] = None,
-    text_column: Annotated[
-        str | None, typer.Option(help="The column of the texts; text, words, … unless given.")
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="The column of the labels; label, tags, … unless given.")
-    ] = None,
-    question_column: Annotated[str | None, typer.Option(help="The column of the questions; question, …")] = None,
-    context_column: Annotated[str | None, typer.Option(help="That of the texts with the answers; context, …")] = None,
-    answer_column: Annotated[str | None, typer.Option(help="That of the answers; answer, answers, …")] = None,
-    start_column: Annotated[
-        str | None, typer.Option(help="That of the first letter of each answer; answer_start, …; may be left out.")
-    ] = None,
-    source_column: Annotated[
-        str | None, typer.Option(help="The column of what is summarised or translated; document, source, …")
-    ] = None,
-    target_column: Annotated[
-        str | None, typer.Option(help="That of what is to be written; summary, target, …; lists are references.")
-    ] = None,
-    source_language: Annotated[
-        str | None, typer.Option(metavar="CODE", help="What is read, for a multilingual model: en_XX, eng_Latn, en, …")
-    ] = None,
-    target_language: Annotated[str | None, typer.Option(metavar="CODE", help="What is written.")] = None,
-    prefix: Annotated[
-        str | None, typer.Option(help="Stands before every source; what the model's config names unless given.")
-    ] = None,
-    encoding: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODING)] = None,
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="DIR", help="The folder of what comes of it.")
-    ] = "finetuned",
-    epochs: Annotated[int, typer.Option(min=1, help="How many times each example is seen.")] = 3,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples in one step, over all processes together.")] = 32,
-    learning_rate: Annotated[
-        float | None, typer.Option(min=0.0, help="At its highest; 5e-5 unless given, and 2e-3 for a new model.")
-    ] = None,
-    max_length: Annotated[int | None, typer.Option(min=3, help="Cut texts at so many tokens.")] = None,
-    max_target: Annotated[int, typer.Option(min=2, help="Write so many tokens at most.")] = 128,
-    beams: Annotated[int, typer.Option(min=1, help="Measure a beam search of so many beams, too; 1: none.")] = 4,
-    eval_data: Annotated[str | None, typer.Option(metavar="FILE", help="Examples to evaluate with.")] = None,
-    eval_share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Else this share of the data, drawn at random.")
-    ] = 0.2,
-    accumulate: Annotated[int, typer.Option(min=1, help="Compute a step in so many parts: less memory.")] = 1,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16 where it is safe.")] = False,
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Compute activations twice: less memory.")
-    ] = False,
-    lora: Annotated[
-        int | None, typer.Option(min=1, metavar="RANK", help="Train adapters of this rank, merged in the end (peft).")
-    ] = None,
-    patience: Annotated[
-        int | None, typer.Option(min=1, help="End after so many evaluations without a smaller loss, with the best.")
-    ] = None,
-    schedule: Annotated[
-        Literal["linear", "cosine", "constant"], typer.Option(help="How the learning rate falls.")
-    ] = "linear",
-    warmup: Annotated[float, typer.Option(min=0.0, max=0.9, help="Over this share of the steps it rises.")] = 0.06,
-    attention: Annotated[
-        str | None, typer.Option(metavar="NAME", help="headscope, sdpa, eager, …; by task and model unless given.")
-    ] = None,
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 200,
-    dropout: Annotated[float, typer.Option(min=0.0, max=0.9, help=DROPOUT)] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order, the new layer and the share.")] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR, if there is one.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the training in DIR.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    data: options.Data,
+    model: options.Model = None,
+    task: options.Task = None,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    question_column: options.QuestionColumn = None,
+    context_column: options.ContextColumn = None,
+    answer_column: options.AnswerColumn = None,
+    start_column: options.StartColumn = None,
+    source_column: options.SourceColumn = None,
+    target_column: options.TargetColumn = None,
+    source_language: options.SourceLanguage = None,
+    target_language: options.TargetLanguage = None,
+    prefix: options.Prefix = None,
+    encoding: options.Encoding = None,
+    output: options.Output = "finetuned",
+    epochs: options.Epochs = 3,
+    batch_size: options.BatchSize = 32,
+    learning_rate: options.LearningRate = None,
+    max_length: options.MaxLength = None,
+    max_target: options.MaxTarget = 128,
+    beams: options.Beams = 4,
+    eval_data: options.EvalData = None,
+    eval_share: options.EvalShare = 0.2,
+    accumulate: options.Accumulate = 1,
+    bf16: options.Bf16 = False,
+    gradient_checkpointing: options.GradientCheckpointing = False,
+    lora: options.Lora = None,
+    patience: options.Patience = None,
+    schedule: options.Schedule = "linear",
+    warmup: options.Warmup = 0.06,
+    attention: options.Attention = None,
+    save_every: options.SaveEvery = 200,
+    dropout: options.Dropout = 0.0,
+    seed: options.Seed = 0,
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+    debug: options.Debug = False,
 ) -> None:
     """Train a model on a table of examples, and see how good it became and what its heads learned.
 
@@ -102,9 +61,9 @@ def finetune(
     stopped goes on from its last checkpoint with the same command and --resume. Several processes share each step:
     torchrun --nproc-per-node 2 -m headscope finetune …
     """
-    options = dict(locals())  # every option by its name: those of headscope.train.finetune
-    del options["debug"]
-    train(**options)
+    chosen = dict(locals())  # every option by its name: those of headscope.train.finetune
+    del chosen["debug"]
+    train(**chosen)
 
 
 def train(data: str, output: str, **words: Any) -> None:

@@ -47,7 +47,7 @@ def write(handle: int, content: Any) -> None:
 
 
 def set_mode(handle: int, mode: int) -> None:
-    """Give a file the permissions of the one that it replaces."""
+    """Give a file the permissions of the one that it replaces, where the system and its file system have any."""
     with suppress(PermissionError, NotImplementedError):
         os.fchmod(handle, mode)
 

@@ -27,7 +27,8 @@ from headscope.files.replace_file import reason
 
 MOST, ALWAYS, RATIO = 2**16, 64 * 2**20, 100
 BLOCK = 2**20
-# What the library raises for a file that is no zip, is damaged, or uses what it does not know.
+# What `zipfile` raises for a file that is no zip, is damaged, encrypted (RuntimeError), or packed in a way that it does
+# not know (NotImplementedError).
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError)
 
 

@@ -116,7 +116,7 @@ def readable(token: str, span: Span | None, text: str) -> str:
 
 
 def numbered(labels: Sequence[str], spans: Sequence[Span | None]) -> list[str]:
-    """Labels in which neighbours that stand for the same characters are told apart by a small number."""
+    """Labels in which neighbours that stand for the same characters are distinguished by a small number."""
     numbered = []
     for span, group in itertools.groupby(zip(spans, labels, strict=True), key=lambda pair: pair[0]):
         same = [label for _, label in group]

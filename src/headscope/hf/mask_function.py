@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,23 +53,14 @@ def mask(
             return None
     sides = None if use_vmap or not readable else sides_of(rule)
     if sides is None:
-        dense: Tensor | None = theirs.dense(
-            batch_size,
-            q_length,
-            kv_length,
-            q_offset=cast(int, q_offset),
-            kv_offset=kv_offset,
-            mask_function=rule,
-            attention_mask=attention_mask,
-            allow_is_causal_skip=False,
-            use_vmap=use_vmap,
-            device=device,
-        )
+        sizes, offsets = (batch_size, q_length, kv_length), {"q_offset": q_offset, "kv_offset": kv_offset}
+        options = {"mask_function": rule, "attention_mask": attention_mask, "use_vmap": use_vmap, "device": device}
+        dense: Tensor | None = theirs.dense(*sizes, **offsets, **options, allow_is_causal_skip=False)
         assert dense is not None
         if not readable:
             # In a graph every model has a tensor, as on "sdpa".
             return dense
-        return LazyMask(Intervals(runs_of(dense), kv_length), batch_size, q_length, kv_length, device)
+        return LazyMask(Intervals(runs_of(dense), kv_length), *sizes, device)
     if isinstance(q_offset, Tensor) and q_offset.is_cpu:
         # A static cache counts its tokens in a tensor.
         q_offset = int(q_offset)

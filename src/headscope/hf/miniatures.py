@@ -78,7 +78,7 @@ def as_colours(pixels: Float[np.ndarray, "channels rows columns"]) -> Float[np.n
         pixels * np.array(deviation)[: len(pixels), None, None] + np.array(mean)[: len(pixels), None, None]
         for mean, deviation in NORMALS
     ]
-    # Several may fit; a photo that was taken to its ends tells which.
+    # Several may fit; the one that takes a photo to its ends is right.
     fitting = [each for each in undone if each.min() > -0.01 and each.max() < 1.01]
     if fitting:
         return max(fitting, key=np.ptp)

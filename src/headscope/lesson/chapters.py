@@ -25,7 +25,7 @@ class Chapter:
         text: what that means, in sentences.
         columns, rows: the numbers; the first column names a token or a head.
         marked: the rows that the text speaks of.
-        after: what the numbers say.
+        after: what the numbers show.
     """
 
     title: str
@@ -65,7 +65,7 @@ def tokens(example: WorkedExample) -> Chapter:
     ]
     columns = ("token", "id") + (() if x is None else ("x",))
     if x is None:
-        text += "What enters the attention layer could not be told apart in this model."
+        text += "What enters the attention layer could not be identified in this model."
     else:
         text += f"When they reach the attention of layer {example.layer}, each is a vector of {x.shape[1]} numbers, x."
     shape = (axis.length,) if x is None else tuple(x.shape)
@@ -84,7 +84,7 @@ def projections(example: WorkedExample) -> Chapter:
     for letter, name in LETTERS.items():
         source = example.source.get(letter)
         if source is None:
-            lines.append(f"Where the {name} comes from could not be told apart in this model.")
+            lines.append(f"Where the {name} comes from could not be identified in this model.")
             continue
         if not source.packed:
             operand = "x" if letter == "q" or example.lens.queries == example.lens.keys else "memory"

@@ -47,8 +47,8 @@ class Kept:
         """The steps that were asked for by number."""
         return frozenset() if isinstance(self.keep, str | int) else frozenset(self.keep)
 
-    def begin(self, step: int) -> None:
-        """Find what an earlier start of the same training kept up to this step."""
+    def begin(self, step: int, looks: int = 0) -> None:
+        """Find what an earlier start of the same training kept up to this step, after so many looks."""
         if self.folder is not None:
             there = {
                 path: path.name.removeprefix("step-").removesuffix(SUFFIX)
@@ -59,7 +59,7 @@ class Kept:
             # What is to come again would be mixed with what an earlier start kept of it.
             for path in (path for at, path in numbered.items() if at > step and names_in(path) is not None):
                 retire(path)
-        self.looks = len(self.found) if self.keep == ENDS else 0
+        self.looks = len(self.found) if self.keep == ENDS else looks
 
     def add(self, step: int, recording: Recording) -> None:
         """A look: keep it if it was asked for; the last one is held until it is known that it is the last."""

@@ -149,7 +149,7 @@ class Watch:
             self._loss = self._rows[-1].get(LOSS) if self._rows and self._loss is None else self._loss
             if board.is_there():
                 self.board = board.Board(self.log.folder, self.steps, self.images)
-        self.kept.begin(self.steps)
+        self.kept.begin(self.steps, len({row["step"] for row in self._rows}))
         self._looked = processes.agreed(self.model, int(self._rows[-1]["step"]) if self._rows else None)
 
     def step(self, loss: Tensor | float | None = None) -> None:

@@ -27,7 +27,7 @@ MASKED, SWALLOWS = 100.0, 1e8
 
 
 class Axes(NamedTuple):
-    """The leading axes of weights, told apart: those of the batch, and those of the heads."""
+    """Which of the leading axes of weights are those of the batch, and which those of the heads."""
 
     batch: tuple[int, ...]
     heads: tuple[int, ...]
@@ -59,8 +59,9 @@ def axes_of(pair: Pair, heads: int | None, inputs: Iterable[object] = ()) -> Axe
     """Which leading axes are the batch and which the heads; None where that is unknown.
 
     Args:
-        heads: how many heads the calling module says it has.
-        inputs: what it got: where it does not say, their sizes tell which part of a single leading axis is the batch.
+        heads: how many heads the calling module has, by its attributes; None where it has none of these.
+        inputs: its arguments; without such an attribute their sizes decide which part of a single leading axis is the
+            batch.
     """
     leading = tuple(pair.weights.shape[:-2])
     every = tuple(range(len(leading)))
@@ -79,9 +80,9 @@ def axes_of(pair: Pair, heads: int | None, inputs: Iterable[object] = ()) -> Axe
 
 
 def heads_by_size(weights: Tensor, inputs: Iterable[object]) -> int | None:
-    """How many of the `n` in weights `(n, q, k)` belong to one item of the batch; None where no input tells.
+    """How many of the `n` in weights `(n, q, k)` belong to one item of the batch; None where no input decides it.
 
-    An input with as many positions as there are queries or keys says how large the batch is.
+    An input with as many positions as there are queries or keys shows how large the batch is.
     """
     n, *positions = weights.shape
     for x in inputs:

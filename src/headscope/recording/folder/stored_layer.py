@@ -18,27 +18,13 @@ from headscope.files.digests import digest_of_file
 from headscope.files.replace_file import reason
 from headscope.look.axis import Axis
 from headscope.recording.folder import format as form
-from headscope.recording.layer import Layer
+from headscope.recording.lazy_layer import LazyLayer
 
 ALTERED = "{file}: field sha256: the file was altered or damaged after it was written. Record again, or restore a copy."
 
 
-def opened(name: str) -> Any:
-    """A tensor of a stored layer: its file is opened and checked when the first one is asked for."""
-    return property(lambda layer: layer.opened()[name])
-
-
-class StoredLayer(Layer):
-    """A layer in a folder; all but its tensors is at hand."""
-
-    q: Tensor = opened("q")
-    k: Tensor = opened("k")
-    v: Tensor | None = opened("v")
-    runs: Runs | None = opened("runs")
-    bias: Tensor | None = opened("bias")
-    by_offset: Tensor | None = opened("by_offset")
-    sinks: Tensor | None = opened("sinks")
-    lse: Tensor | None = opened("lse")
+class StoredLayer(LazyLayer):
+    """A layer in a folder: its file is opened and checked when the first tensor is asked for."""
 
     def __init__(self, file: Path, entry: form.LayerEntry, axes: Sequence[Axis]) -> None:
         self._file, self._entry, self._folder = file, entry, identity(file.parent)

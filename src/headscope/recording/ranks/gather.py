@@ -10,10 +10,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from headscope.attention.bias import Line
 from headscope.attention.masks.runs import Runs
 from headscope.errors import RecordingError
-from headscope.recording.folder.stored_layer import StoredLayer, opened
+from headscope.recording.folder.stored_layer import StoredLayer
 from headscope.recording.layer import Layer
+from headscope.recording.lazy_layer import TENSORS, LazyLayer
 from headscope.recording.ranks.share import Rank
 from headscope.recording.unseen import Missed
 
@@ -29,17 +31,8 @@ class Part(NamedTuple):
     layers: Sequence[Layer]
 
 
-class JoinedLayer(Layer):
+class JoinedLayer(LazyLayer):
     """A layer whose parts lie elsewhere; they are put together when somebody looks."""
-
-    q: Tensor = opened("q")
-    k: Tensor = opened("k")
-    v: Tensor | None = opened("v")
-    runs: Runs | None = opened("runs")
-    bias: Tensor | None = opened("bias")
-    by_offset: Tensor | None = opened("by_offset")
-    sinks: Tensor | None = opened("sinks")
-    lse: Tensor | None = opened("lse")
 
     def __init__(self, parts: Sequence[Layer], axis: int) -> None:
         self._parts, self._axis = parts, axis
@@ -190,9 +183,9 @@ def joined(parts: Sequence[Layer], axis: int) -> dict[str, Any]:
                 xs = [x.repeat_interleave(share, 1) for x, share in zip(xs, shares, strict=True) if x is not None]
             tensors[name] = torch.cat(xs, axis)  # type: ignore[arg-type]
     tensors["runs"] = joined_runs([part.runs for part in parts], axis, counts, ks[0].shape[2])
-    lines = [part.by_offset for part in parts if part.by_offset is not None]
-    tensors["by_offset"] = None if not lines else lines[0] if axis != HEADS or len(lines[0]) == 1 else torch.cat(lines)
-    tensors["bias"] = joined_bias([part.bias for part in parts], axis, counts)
+    tensors["by_offset"] = joined_lines([part.by_offset for part in parts], axis, counts)
+    biases = [None] * len(parts) if tensors["by_offset"] is not None else [bias_of(part) for part in parts]
+    tensors["bias"] = joined_bias(biases, axis, counts)
     sinks = [part.sinks for part in parts if part.sinks is not None]
     tensors["sinks"] = None if not sinks else torch.cat(sinks) if axis == HEADS else sinks[0]
     lse = [part.lse for part in parts if part.lse is not None]
@@ -215,6 +208,27 @@ def joined_runs(parts: Sequence[Runs | None], axis: int, counts: Sequence[int], 
     start, stop = side(0), side(1)
     sizes = torch.broadcast_shapes(start.shape, stop.shape)  # type: ignore[no-untyped-call]
     return Runs(start.expand(sizes), stop.expand(sizes))
+
+
+def joined_lines(parts: Sequence[Tensor | None], axis: int, counts: Sequence[int]) -> Tensor | None:
+    """The biases by offset of several parts; None where they are not one number for each offset together.
+
+    What no item of one part sees, and is 0 there, an item of another one may see.
+    """
+    lines = [line for line in parts if line is not None]
+    if len(lines) < len(parts):
+        return None
+    if all(line.shape == lines[0].shape and torch.equal(line, lines[0]) for line in lines):
+        return lines[0] if axis != HEADS or len(lines[0]) == 1 else torch.cat(lines)
+    return torch.cat([line.expand(n, -1) for line, n in zip(lines, counts, strict=True)]) if axis == HEADS else None
+
+
+def bias_of(layer: Layer) -> Tensor | None:
+    """The bias of a layer with four axes; None adds nothing."""
+    if layer.by_offset is None:
+        return layer.bias
+    queries, keys = layer.q.shape[2], layer.k.shape[2]
+    return Line(layer.by_offset, keys).block(slice(0, queries), 0, keys, queries, keys)
 
 
 def joined_bias(parts: Sequence[Tensor | None], axis: int, counts: Sequence[int]) -> Tensor | None:
@@ -272,11 +286,6 @@ def plain_layer(layer: Layer) -> Layer:
 
 def without_tensors(layer: Layer) -> Layer:
     """What of a layer is checked before its tensors travel."""
-    values = {field.name: getattr(layer, field.name) for field in fields(Layer) if field.name not in stays()}
+    values = {field.name: getattr(layer, field.name) for field in fields(Layer) if field.name not in TENSORS}
     empty = torch.empty(layer.items, layer.heads, 0, 0)
     return Layer(**values, q=empty, k=empty[:, :1], v=None, runs=None)
-
-
-def stays() -> set[str]:
-    """The names of the fields of a layer that are tensors."""
-    return {"q", "k", "v", "runs", "bias", "by_offset", "sinks", "lse"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
@@ -119,9 +120,9 @@ class FromSource(Task):
         greedy = written(sources, tools, 1)
         return [Written(*pair) for pair in zip(greedy, beamed(sources, greedy, tools), strict=True)]
 
+    @abstractmethod
     def measured(self, said: Sequence[str], meant: Sequence[Sequence[str]]) -> dict[str, float]:
         """The metrics of the task."""
-        raise NotImplementedError
 
     def scores(self, predictions: Sequence[Written], examples: Sequence[Source]) -> dict[str, float]:
         """The metrics of the greedy texts, and with `_beam` behind their names those of the beam search."""
