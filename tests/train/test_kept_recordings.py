@@ -31,7 +31,7 @@ def test_a_training_that_goes_on_knows_what_was_kept_up_to_its_step_and_nothing_
 
 def test_every_third_look_is_the_same_one_in_a_training_that_was_stopped(tmp_path):
     """Looks before the stop count, also those of which nothing was kept."""
-    layer, x = torch.nn.TransformerEncoderLayer(6, 3, 7, batch_first=True), torch.randn(1, 5, 6)
+    layer, x = torch.nn.TransformerEncoderLayer(6, 3, 7, batch_first=True), {"src": torch.randn(1, 5, 6)}
     with hs.Watch(layer, x, every=1, to=tmp_path / "through", keep=3) as through:
         for _ in range(7):
             through.step()
