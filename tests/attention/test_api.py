@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
+from torch.overrides import TorchFunctionMode
 
 import headscope as hs
 from headscope.attention import plan as plans
@@ -182,3 +183,21 @@ def test_what_only_shows_without_the_shape_checks_of_the_tests():
 @pytest.mark.slow
 def test_flexattention_compiled():
     run_unchecked("slow")
+
+
+@pytest.mark.parametrize("function", [hs.attend, hs.attend_lse])
+def test_a_function_mode_sees_one_call_with_all_its_arguments(function):
+    class Sees(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is function:
+                seen.append((args, kwargs))
+            return func(*args, **(kwargs or {}))
+
+    seen, (q, k, v) = [], torch.randn(3, 1, 2, 5, 4)
+    options = {"mask": hs.causal(), "bias": hs.alibi(2), "scale": 0.3, "softcap": 7.0, "sinks": torch.ones(2)}
+    options |= {"dropout": 0.0, "backend": "formula"}
+    with Sees():
+        function(q, k, v, **options)
+    ((args, kwargs),) = seen
+    assert all(one is other for one, other in zip(args, (q, k, v), strict=True))
+    assert kwargs == options

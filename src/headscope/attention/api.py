@@ -106,7 +106,7 @@ def attend_lse(
     if has_torch_function((q, k, v)):
         options: dict[str, Any] = {"mask": mask, "bias": bias, "scale": scale, "softcap": softcap, "sinks": sinks}
         result: tuple[Tensor, Tensor] = handle_torch_function(
-            attend_lse, (q, k, v), q, k, v, **options, backend=backend
+            attend_lse, (q, k, v), q, k, v, **options, dropout=dropout, backend=backend
         )
         return result
     with sizes_as_numbers() if jit_tracing() else nullcontext():
