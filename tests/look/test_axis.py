@@ -40,3 +40,17 @@ def test_what_does_not_fit():
         hs.Axis.frames(2, float("nan"))
     with pytest.raises(LookError, match=r"Axis: a grid of \(0, 3\) patches for 0 positions; give at least one row"):
         hs.Axis.patches(0, 3)
+
+
+def test_some_patches_of_a_picture_keep_their_places_when_some_are_selected():
+    axis = hs.Axis.patches(2, 3, before=["[CLS]"], cells=[5, None, 1])
+    assert axis.labels == ("[CLS]", "(1, 2)", "[PAD]", "(0, 1)")
+    assert axis.special == (True, False, True, False)
+    some = axis.select([3, 1])
+    assert (some.cells, some.grid) == ((1, 5), (2, 3))
+
+
+@pytest.mark.parametrize("cells", [[6], [-1], [0, 0]])
+def test_cells_that_no_grid_has(cells):
+    with pytest.raises(LookError, match=r"Axis: cells that are not in a grid of \(2, 3\) patches, or two positions in"):
+        hs.Axis.patches(2, 3, cells=cells)

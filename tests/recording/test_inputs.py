@@ -271,14 +271,6 @@ class TestPictures:
         module.cls_token = nn.Parameter(torch.zeros(1, 2, 5))
         assert patch_axis(module, (1, 3, 8, 4), 4).labels[:3] == ("[CLS 1]", "[CLS 2]", "(0, 0)")
 
-    def test_windows_are_positions(self):
-        config = hf.SwinConfig(
-            image_size=32, patch_size=4, embed_dim=12, depths=[1, 1], num_heads=[2, 2], window_size=4
-        )
-        model = hf.SwinModel._from_config(config, attn_implementation="sdpa").eval()
-        recording = recording_of(model, {"pixel_values": torch.randn(1, 3, 32, 32)})
-        assert recording.layers[0].keys[0].kind == "positions"
-
 
 class TestSound:
     def test_whisper(self):

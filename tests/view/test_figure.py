@@ -225,6 +225,19 @@ def test_a_row_over_the_picture_has_lines_around_half_and_four_fifths(thumbnail)
     assert torch.allclose(torch.tensor(images[-1].get_array().data).float().flatten(), head.row(35)[1:], atol=1e-6)
 
 
+def test_a_row_of_a_window_lies_where_the_window_is():
+    cells = [11, 12, 18, None, 19]
+    head = Head(torch.randn(5, 4), torch.randn(5, 4), queries=(axis := Axis.patches(5, 7, cells=cells)), keys=axis)
+    weights, veil = figure(head, query=0).axes[0].get_images()
+    found = torch.tensor(weights.get_array().filled(torch.nan)).float()
+    exact = head.row(0)
+    for place, cell in enumerate(cells):
+        if cell is not None:
+            assert found[divmod(cell, 7)] == pytest.approx(float(exact[place]), abs=1e-6)
+    assert int(found.isfinite().sum()) == 4
+    assert int((veil.get_array()[..., 3] > 0).sum()) == 31
+
+
 def test_rows_that_have_no_picture():
     head = patches_of()
     with pytest.raises(LookError, match="figure: query 36 does not exist; there are 36, from 0 to 35"):

@@ -8,6 +8,7 @@ import torch
 
 from headscope import Axis, causal
 from headscope.hf import miniatures
+from headscope.hf.pictures import Windows
 from headscope.recording.recording import Layer, Recording
 from tests.view.samples import layer, words
 
@@ -58,6 +59,37 @@ def test_a_row_over_the_picture_its_contours_and_the_same_row_in_every_head(open
             page.page.get_by_role("button", name=name, exact=True).click()
             seen.add(page.page.evaluate(picture))
         assert len(seen) == 3
+
+
+def test_a_window_lies_where_it_is_in_the_picture(opened):
+    """Four windows of a picture of 3 x 5 patches, shifted by one: the last one comes around both edges."""
+    windows = [replace(axis, thumbnail=GRADIENT) for axis in Windows(3, 5, 3, 1).axes()]
+    made = layer(b=2, q=9, k=9)
+    made.queries = made.keys = windows
+    x = Recording([made])
+    exact = x[0, 1, 1].weights()
+    with opened(x, layer=0, head=1) as page:
+        assert page.page.locator("#item option").all_inner_texts() == [
+            "0 of 2 · rows 1–2, 0, columns 1–3",
+            "1 of 2 · rows 1–2, 0, columns 4, 0",
+        ]
+        page.page.select_option("#item", "1")
+        page.page.mouse.click(*patch_point(page, 0, 4, 3, 5))
+        query = windows[1].labels.index("(0, 4)")
+        assert page.text("#row-place") == f"query {query}"
+        for row, column in [(2, 0), (1, 4)]:
+            key = windows[1].labels.index(f"({row}, {column})")
+            page.page.mouse.move(*patch_point(page, row, column, 3, 5))
+            assert said(page) == pytest.approx(float(exact[query, key]), abs=2e-3)
+        canvas = page.page.locator(".patch-canvas")
+        on_it = [i for i, cell in enumerate(windows[1].cells) if cell is not None]
+        assert float(canvas.get_attribute("data-sum")) == pytest.approx(float(exact[query, on_it].sum()), abs=2e-3)
+        assert int(canvas.get_attribute("data-half")) == contour(exact[query, on_it], 0.5)
+        page.page.mouse.click(*patch_point(page, 1, 2, 3, 5))  # outside of the window
+        assert page.text("#row-place") == f"query {query}"
+        canvas.press("ArrowRight")  # nothing to the right of the last column
+        canvas.press("ArrowLeft")  # across the three columns of other windows
+        assert page.text("#row-token") == "(0, 0)"
 
 
 def test_without_thumbnails_no_picture_travels(opened):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 from torch import nn
@@ -51,6 +52,8 @@ class Stack:
     def __init__(self, model: nn.Module) -> None:
         self.running: list[Running] = []
         self.ran: set[str] = set()
+        # Is shown every module whose forward begins, after those that run around it.
+        self.observer: Callable[[Running], None] | None = None
         # Whether a module of the model ran in a thread or a task in which the block is not open.
         self.elsewhere = False
         # The model is kept alive by its block, so that no other object gets one of these ids.
@@ -63,7 +66,10 @@ class Stack:
             path = self._new(module)
             if path is None:
                 return False
-        self.running.append(Running(path, module, args, kwargs, {}))
+        frame = Running(path, module, args, kwargs, {})
+        if self.observer is not None:
+            self.observer(frame)
+        self.running.append(frame)
         self.ran.add(path)
         return True
 

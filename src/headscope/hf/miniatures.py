@@ -45,9 +45,7 @@ def few(what: str, x: Tensor) -> Tensor | None:
 
 
 def of_axis(axis: Axis, content: Tensor) -> Axis:
-    """An axis with the picture or the spectrogram that it was cut from; silence that fills a sound up is no content."""
-    if axis.kind == "patches":
-        return replace(axis, thumbnail=picture(content))
+    """An axis with the spectrogram that it was cut from; silence that fills a sound up is no content."""
     bands = spectrogram(content, axis.length)
     if bands is None:
         return axis
@@ -56,8 +54,12 @@ def of_axis(axis: Axis, content: Tensor) -> Axis:
     return replace(axis, special=special, thumbnail=as_png(bands))
 
 
-def picture(pixels: Float[Tensor, "channels rows columns"]) -> bytes | None:
+def picture(pixels: Float[Tensor, "channels rows columns"], extent: tuple[float, float] = (1.0, 1.0)) -> bytes | None:
     """The pixels that a model was given as a PNG, with the usual normalisations undone; None where there are none.
+
+    Args:
+        extent: how much of the height and of the width the grid of patches covers: below 1 where the model leaves out
+            the pixels at the lower and right edge; above 1, with grey, where its last patches reach beyond these.
 
     Example:
         >>> picture(torch.zeros(3, 4, 6))[:4]
@@ -65,9 +67,24 @@ def picture(pixels: Float[Tensor, "channels rows columns"]) -> bytes | None:
     """
     if not pixels.numel() or pixels.shape[0] not in (1, 3) or not bool(pixels.isfinite().all()):
         return None
-    shown = as_colours(pixels.cpu().double().numpy())
+    shown = fitted(as_colours(pixels.cpu().double().numpy()), extent)
     bytes_ = np.round(255 * shown).clip(0, 255).astype(np.uint8)
     return png(bytes_[0] if len(bytes_) == 1 else np.ascontiguousarray(bytes_.transpose(1, 2, 0)))
+
+
+def fitted(
+    pixels: Float[np.ndarray, "channels rows columns"], extent: tuple[float, float]
+) -> Float[np.ndarray, "channels down along"]:
+    """The part of a picture that a grid covers, with grey where the grid reaches beyond it.
+
+    Example:
+        >>> fitted(np.zeros((1, 10, 10)), (0.8, 1.2)).shape
+        (1, 8, 12)
+    """
+    down, along = (max(1, round(share * length)) for share, length in zip(extent, pixels.shape[1:], strict=True))
+    kept = pixels[:, :down, :along]
+    beyond = ((0, 0), (0, down - kept.shape[1]), (0, along - kept.shape[2]))
+    return np.pad(kept, beyond, constant_values=0.5)
 
 
 def as_colours(pixels: Float[np.ndarray, "channels rows columns"]) -> Float[np.ndarray, "channels rows columns"]:

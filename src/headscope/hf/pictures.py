@@ -1,10 +1,16 @@
-"""Pixels -> Axis: the patches of a picture, after the class, distillation and register tokens of the model."""
+"""Pixels -> Axis: the patches of a picture, after the class, distillation and register tokens of the model.
+
+Also the positions of a feature map that a backbone made of the picture, and the windows that one is cut into.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from headscope.look.axis import Axis
@@ -20,6 +26,65 @@ BEFORE = {
     "register_tokens": "[REG]",
     "reg_token": "[REG]",
 }
+
+# Halvings that a backbone makes of a picture's sides.
+MOST_HALVINGS = 8
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A feature map that is filled up at its right and lower edge, shifted in a circle, and cut into square windows.
+
+    Source: Liu et al. 2021 (Swin), section 3.2.
+    """
+
+    rows: int
+    columns: int
+    size: int
+    shift: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many windows a picture has: each is a batch item of the attention call."""
+        return math.ceil(self.rows / self.size) * math.ceil(self.columns / self.size)
+
+    def axes(self) -> list[Axis]:
+        """The positions of every window, by their places in the picture.
+
+        Example:
+            >>> Windows(4, 4, 2, shift=1).axes()[1].labels  # the last column lies beside the first one
+            ('(1, 3)', '(1, 0)', '(2, 3)', '(2, 0)')
+        """
+        beyond = -1
+        cells = torch.arange(self.rows * self.columns).view(self.rows, self.columns)
+        right, below = -self.columns % self.size, -self.rows % self.size
+        cells = torch.nn.functional.pad(cells, (0, right, 0, below), value=beyond)
+        cells = cells.roll((-self.shift, -self.shift), (0, 1))
+        down, along = (length // self.size for length in cells.shape)
+        windows = cells.view(down, self.size, along, self.size).transpose(1, 2).reshape(down * along, -1).tolist()
+        return [
+            Axis.patches(self.rows, self.columns, cells=[None if cell == beyond else cell for cell in one])
+            for one in windows
+        ]
+
+
+def step_of(module: nn.Module, shape: Sequence[int], rows: int, columns: int) -> int | None:
+    """How many pixels of a picture `(batch, channels, height, width)` one position of a feature map stands for.
+
+    A power of two, or the module's patches doubled again and again, until the map has so many rows and columns; None
+    where no such step leads to them.
+
+    Example:
+        >>> step_of(nn.Identity(), (1, 3, 97, 64), 4, 2)
+        32
+    """
+    size = patch_size(module)
+    firsts = (1, size[0]) if size is not None and size[0] == size[1] else (1,)
+    for step in (first << i for first in firsts for i in range(MOST_HALVINGS)):
+        sides = [(length // step, -(-length // step)) for length in shape[2:]]
+        if rows in sides[0] and columns in sides[1]:
+            return step
+    return None
 
 
 def patch_axis(module: nn.Module, shape: Sequence[int], count: int) -> Axis | None:

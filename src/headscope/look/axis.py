@@ -34,6 +34,8 @@ class Axis:
         ids: token ids, where the axis has tokens and they are known.
         spans: `(start, stop)` in characters of the source text for each token, or None where a token has none.
         grid: `(rows, columns)` of the patches.
+        cells: for each position the place of its patch in the grid, counted in reading order, or None where it has
+            none; None for all where the last positions are the patches of the whole grid in that order.
         source: the image or sound file that the axis was cut from, if known.
         seconds: the duration of one frame.
         padding: for each position, whether the model's input mask hid it; None where that is not known.
@@ -57,19 +59,26 @@ class Axis:
     seconds: float | None = None
     padding: tuple[bool, ...] | None = None
     parts: tuple[tuple[str, Axis], ...] | None = None
+    cells: tuple[int | None, ...] | None = None
     thumbnail: bytes | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("labels", "special", "ids", "spans", "padding"):
+        for name in ("labels", "special", "ids", "spans", "padding", "cells"):
             entries = getattr(self, name)
             if entries is not None and len(entries) != self.length:
                 raise LookError(f"Axis: {len(entries)} {name} for {self.length} positions; give one for each position.")
         if self.seconds is not None and not 0 <= self.seconds < math.inf:
             raise LookError(f"Axis: frames of {self.seconds} seconds; give how long one frame lasts.")
-        if self.grid is not None and not (min(self.grid) > 0 and math.prod(self.grid) <= self.length):
+        whole = self.cells is None
+        if self.grid is not None and not (min(self.grid) > 0 and (not whole or math.prod(self.grid) <= self.length)):
             raise LookError(
                 f"Axis: a grid of {self.grid} patches for {self.length} positions; give at least one row and one "
                 "column, and a position for each patch."
+            )
+        if not cells_fit(self.grid, self.cells):
+            raise LookError(
+                f"Axis: cells that are not in a grid of {self.grid} patches, or two positions in one cell; give each "
+                "position a number from 0 to rows * columns - 1 of its own, or None."
             )
 
     @classmethod
@@ -105,14 +114,34 @@ class Axis:
         columns: int,
         *,
         before: Sequence[str] = (),
+        cells: Sequence[int | None] | None = None,
         source: str | None = None,
         thumbnail: bytes | None = None,
     ) -> Axis:
-        """Patches of a picture in reading order, after the class and register tokens named in `before`."""
-        cells = tuple(f"({row}, {column})" for row in range(rows) for column in range(columns))
-        special = (True,) * len(before) + (False,) * len(cells)
-        labels, grid = tuple(before) + cells, (rows, columns)
-        return cls("patches", len(special), labels, special, grid=grid, source=source, thumbnail=thumbnail)
+        """Patches of a picture in reading order, after the class and register tokens named in `before`.
+
+        Args:
+            cells: where the positions after `before` are only some of the patches, or in another order (a window of the
+                picture, a masked picture): the place of each in the grid, `row * columns + column`, or None where a
+                position only fills a window up beyond the edge of the picture.
+
+        Example:
+            >>> Axis.patches(2, 3, cells=[1, 2, 4, None]).labels
+            ('(0, 1)', '(0, 2)', '(1, 1)', '[PAD]')
+        """
+        shown = range(rows * columns) if cells is None else cells
+        patches = tuple("[PAD]" if cell is None else str(divmod(cell, columns or 1)) for cell in shown)
+        special = (True,) * len(before) + tuple(cell is None for cell in shown)
+        return cls(
+            "patches",
+            len(special),
+            tuple(before) + patches,
+            special,
+            grid=(rows, columns),
+            source=source,
+            thumbnail=thumbnail,
+            cells=None if cells is None else (None,) * len(before) + tuple(cells),
+        )
 
     @classmethod
     def frames(cls, length: int, seconds: float, *, source: str | None = None) -> Axis:
@@ -191,6 +220,7 @@ class Axis:
         """The same axis with only the given positions, in that order."""
         if self.parts is not None:
             return self._select_parts(positions)
+        whole = list(positions) == list(range(self.length)) or self.cells is not None
         return replace(
             self,
             length=len(positions),
@@ -198,9 +228,10 @@ class Axis:
             special=tuple(self.special[i] for i in positions),
             ids=None if self.ids is None else tuple(self.ids[i] for i in positions),
             spans=None if self.spans is None else tuple(self.spans[i] for i in positions),
-            grid=self.grid if list(positions) == list(range(self.length)) else None,
-            thumbnail=self.thumbnail if list(positions) == list(range(self.length)) else None,
+            grid=self.grid if whole else None,
+            thumbnail=self.thumbnail if whole else None,
             padding=None if self.padding is None else tuple(self.padding[i] for i in positions),
+            cells=None if self.cells is None else tuple(self.cells[i] for i in positions),
         )
 
     def _select_parts(self, positions: Sequence[int]) -> Axis:
@@ -213,3 +244,12 @@ class Axis:
         groups = itertools.groupby((i % self.length for i in positions), key=lambda i: numbers[i])
         chosen = [(number, [i - starts[number] for i in group]) for number, group in groups]
         return self.of_parts(tuple((self.parts[n][0], self.parts[n][1].select(local)) for n, local in chosen))
+
+
+def cells_fit(grid: tuple[int, int] | None, cells: Sequence[int | None] | None) -> bool:
+    """Whether cells lie in a grid, each at most once."""
+    if cells is None:
+        return True
+    filled = [cell for cell in cells if cell is not None]
+    inside = grid is not None and all(0 <= cell < math.prod(grid) for cell in filled)
+    return inside and len(set(filled)) == len(filled)

@@ -19,6 +19,7 @@ from headscope.compat.torch import own_computation
 from headscope.compat.transformers import source_of
 from headscope.errors import HeadscopeError
 from headscope.recording import steps
+from headscope.recording.axes import feature_maps
 from headscope.recording.axes.inputs import Inputs
 from headscope.recording.folder.writer import Writer, place_of
 from headscope.recording.kept_copies import Keeper
@@ -50,6 +51,7 @@ class Recorder(Block):
         self.recording = Recording([], named(model), alignment_heads=alignment_heads(model))
         self.keeper = Keeper(selection.dtype, selection.device, budget, in_graph=grad)
         self.inputs, self.lines = Inputs(model), Lines()
+        self.stack.observer = self._observe
         self.writer = None if folder is None else Writer(place_of(folder, here()), overwrite=overwrite)
         # The last layer of each module, which later steps of a generation may continue.
         self.growing: dict[str, Steps] = {}
@@ -61,6 +63,12 @@ class Recorder(Block):
         # Which heads of the model are in this process, and whether those that were asked for are in another.
         self.share: Share | None = None
         self.in_other_process = False
+
+    def _observe(self, module: Running) -> None:
+        """Note what a position embedding says of the map of a picture that is attended to later."""
+        if feature_maps.is_position_embedding(type(module.module)):
+            with labelling():
+                feature_maps.note(self.stack.running, module)
 
     def capture(self, running: list[Running], make: Callable[[], Call | None]) -> None:
         """Follow an attention call, and keep what was selected of it."""

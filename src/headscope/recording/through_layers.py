@@ -31,7 +31,8 @@ def rollout_layers(numbers: Sequence[int], layers: Sequence[Layer]) -> list[Roll
     Those are self- and joint attention from all positions to all, over as many as the last such layer has.
     """
     square = [layer.kind != "cross" and layer.q.shape[2] == layer.k.shape[2] for layer in layers]
-    count = next((one.q.shape[2] for one, fits in zip(reversed(layers), reversed(square), strict=True) if fits), 0)
+    last = next((one for one, fits in zip(reversed(layers), reversed(square), strict=True) if fits), None)
+    count = 0 if last is None else last.q.shape[2]
     found = []
     for number, layer, fits in zip(numbers, layers, square, strict=True):
         queries, keys = layer.q.shape[2], layer.k.shape[2]
@@ -42,8 +43,15 @@ def rollout_layers(numbers: Sequence[int], layers: Sequence[Layer]) -> list[Roll
             why = f"{queries} of {keys} positions were recorded as queries"
         elif queries != count:
             why = f"{queries} positions, and the last layer has {count}"
+        elif last is not None and cells_of(layer) != cells_of(last):
+            why = "its positions are windows of the picture that are not those of the last layer"
         found.append(RolloutLayer(number, layer.name, not why, why))
     return found
+
+
+def cells_of(layer: Layer) -> list[tuple[int, int] | tuple[int | None, ...]]:
+    """Which patches the windows of a picture hold, and of which grid; empty where positions are no windows."""
+    return [part for axis in layer.keys if axis.cells is not None for part in (axis.grid or (0, 0), axis.cells)]
 
 
 def rolled_out(numbers: Sequence[int], layers: Sequence[Layer], chosen: Positions, item: int) -> Tensor:

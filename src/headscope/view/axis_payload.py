@@ -67,6 +67,7 @@ class Axes:
             "at": region.start,
             "rows": region.rows,
             "columns": region.columns,
+            "cells": region.cells,
             "image": self.image(region.thumbnail),
             "source": name_of(region.source),
         }

@@ -41,7 +41,8 @@ def of_row(head: Head, query: int, title: str, width: float | None = None) -> Fi
         )
     row = head.row(query % len(head.q)).float().cpu().numpy()
     region = found[0]
-    part = row[region.start : region.stop].reshape(region.rows, region.columns)
+    part = region.on_grid(row)
+    most = float(np.nanmax(part)) if np.isfinite(part).any() else 0.0
     longest = max(region.rows, region.columns)
     wide, high = SIDE * region.columns / longest, SIDE * region.rows / longest
     shrink = 1.0 if width is None else max(0.3, (width - 1.0) / wide)
@@ -49,27 +50,37 @@ def of_row(head: Head, query: int, title: str, width: float | None = None) -> Fi
     axes = figure.add_subplot()
     image = draw_picture(axes, region)
     shown = axes.imshow(
-        part, cmap=colours(), vmin=0.0, vmax=float(part.max()) or 1.0, extent=extent(region), interpolation="nearest"
+        part, cmap=colours(), vmin=0.0, vmax=most or 1.0, extent=extent(region), interpolation="nearest"
     )
     if image:
-        shown.set_alpha(np.clip(0.12 + 0.66 * part / max(float(part.max()), 1e-12), 0.0, 1.0))
+        shown.set_alpha(np.nan_to_num(np.clip(0.12 + 0.66 * part / max(most, 1e-12), 0.0, 1.0)))
+    if region.cells is not None:
+        dim(axes, part, region)
     for share, dash in CONTOURS:
-        outline(axes, part, share, dash)
-    own = query % len(head.q) + len(head.k) - len(head.q) - region.start
-    if head.queries.kind == head.keys.kind and 0 <= own < part.size:
+        outline(axes, np.nan_to_num(part), share, dash)
+    own = region.cell(query % len(head.q) + len(head.k) - len(head.q))
+    if head.queries.kind == head.keys.kind and own is not None:
         mark(axes, own, region)
     bar = figure.colorbar(shown, ax=axes, shrink=0.7, aspect=16, pad=0.02)
     bar.outline.set_visible(False)  # type: ignore[operator, unused-ignore]
     bar.ax.tick_params(length=0, labelsize=7, labelcolor=FAINT)
     axes.axis("off")
     label = shortened(visible(head.queries.labels[query]), 22)
-    said = f"row of {label}: {part.sum():.2f} of its weight on the picture; lines around half and four fifths of that"
+    on_it = f"row of {label}: {np.nansum(part):.2f} of its weight on the picture"
+    said = f"{on_it}; lines around half and four fifths of that"
     said, wrap = in_lines(said, figure.get_figwidth(), 7.0)
     axes.set_title(said, fontsize=7, color=FAINT, loc="left", parse_math=False, family=family(), wrap=wrap)
     style: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": INK, "family": family()}
     title, wrap = in_lines(title, figure.get_figwidth(), 9.0)
     figure.suptitle(title, x=0.012, ha="left", parse_math=False, wrap=wrap, **style)
     return figure
+
+
+def dim(axes: Axes, part: Float[np.ndarray, "rows columns"], region: Region) -> None:
+    """A veil over the patches that the axis does not have: what lies outside of a window of the picture."""
+    veil = np.ones((*part.shape, 4))
+    veil[..., 3] = 0.6 * np.isnan(part)
+    axes.imshow(veil, extent=extent(region), interpolation="nearest")
 
 
 def extent(region: Region) -> tuple[float, float, float, float]:

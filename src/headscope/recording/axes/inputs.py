@@ -10,81 +10,39 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from headscope.attention.known import known
 from headscope.calls.call import Call
-from headscope.calls.modules import Running, parameters
-from headscope.hf import miniatures
-from headscope.hf.pictures import patch_axis
-from headscope.hf.sounds import frame_axis
+from headscope.calls.modules import Running
 from headscope.hf.vocabulary import ids_axis, knows, tokenizer_at_hand, with_placeholders, with_special
 from headscope.look.axis import Axis
+from headscope.recording.axes.feature_maps import Around, around
+from headscope.recording.axes.input_arguments import InputArgument, agree, input_arguments, side_of
 from headscope.recording.axes.tokens import Side
 from headscope.recording.layer import Layer
 from headscope.recording.steps import Steps, of_items
 
-What = Literal["ids", "pixels", "sound"]
-# Whole numbers in two axes that are no token ids have one of these in their names.
-NO_IDS = ("mask", "position", "type", "segment", "label", "length", "ind", "cache", "bbox", "size", "grid", "lang")
-SOUNDS = ("input_features", "input_values")
 SPECIAL = ("bos", "eos", "pad", "cls", "sep", "decoder_start")
-
-
-@dataclass(frozen=True, eq=False)
-class InputArgument:
-    """One argument of a running module that says what positions are.
-
-    Attributes:
-        ids: `(batch, positions)`, where these are tokens.
-        hidden: `(batch, positions)`, true where the mask beside the ids hides them.
-        side: whose positions these are in a model with an encoder and a decoder, where that is known.
-        content: the first pictures or sounds of the batch, for miniatures; None where their numbers are not known.
-    """
-
-    what: What
-    name: str
-    module: nn.Module
-    shape: tuple[int, ...]
-    side: Side | None
-    ids: Tensor | None = None
-    hidden: Tensor | None = None
-    content: Tensor | None = None
-
-    def fits(self, items: int, count: int) -> bool:
-        """Whether these are inputs of that many items and positions; a beam search repeats the items."""
-        if items % max(self.shape[0], 1):
-            return False
-        return self.shape[1] == count if self.what == "ids" else self.axis(count) is not None
-
-    def axis(self, count: int) -> Axis | None:
-        """The axis of pixels or sound, the same for all items."""
-        if self.what == "pixels":
-            return patch_axis(self.module, self.shape, count)
-        return frame_axis(self.module, self.name, self.shape, count) if self.what == "sound" else None
-
-    def axes(self, count: int, items: int) -> list[Axis] | None:
-        """The axis of each item, with its miniature; a beam search repeats the items."""
-        axis = self.axis(count)
-        if axis is None:
-            return None
-        contents = [] if self.content is None else list(self.content)
-        shown = [axis if i >= len(contents) else miniatures.of_axis(axis, contents[i]) for i in range(self.shape[0])]
-        return [shown[i * self.shape[0] // items] for i in range(items)]
 
 
 @dataclass
 class Place:
-    """Where a call was captured: the inputs of the modules around it, innermost first, and how many came before."""
+    """Where a call was captured: the inputs of the modules around it, innermost first, and how many came before.
+
+    Attributes:
+        asking, asked: what these modules say of feature maps with as many positions as there are queries, and keys.
+    """
 
     side: Side | None
     inputs: list[InputArgument]
     earlier: int
     items: int
     queries: int
+    asking: Around
+    asked: Around
 
 
 class Inputs:
@@ -107,7 +65,14 @@ class Inputs:
     def captured(self, steps: Steps, running: Sequence[Running], call: Call) -> None:
         """Remember where a call that was kept came from."""
         inputs = [one for frame in reversed(running) for one in frame.notes.get("inputs", ())]
-        place = Place(side_of(running[-1].name), inputs, len(self.before), call.q.shape[0], call.q.shape[2])
+        items, queries, keys = call.q.shape[0], call.q.shape[2], call.k.shape[2]
+        asking = asked = Around()
+        if any(one.what == "pixels" for one in inputs):
+            asking, asked = around(running, items, queries), around(running, items, keys)
+        side = side_of(running[-1].name)
+        if side == "decoder":
+            asking = Around()  # its own positions are queries for objects, however many there are
+        place = Place(side, inputs, len(self.before), items, queries, asking, asked)
         self._places.setdefault(id(steps), []).append(place)
 
     def label(self, steps: Steps, layer: Layer) -> None:
@@ -135,7 +100,7 @@ class Inputs:
         if first is None:
             return None
         if first.what != "ids":
-            return self._seen(first, asked, items) if len(sources) == 1 else None
+            return self._seen(first, asked, items, places[0].asking) if len(sources) == 1 else None
         if any(one is None or one.ids is None for one in sources):
             return None
         moved = any(step.parents is not None for step in steps.steps)
@@ -159,24 +124,26 @@ class Inputs:
 
     @staticmethod
     def _is_own(one: InputArgument, place: Place) -> bool:
-        return agree(one.side, place.side) and one.shape[0] == place.items and one.fits(place.items, place.queries)
+        if not agree(one.side, place.side) or not one.fits(place.items, place.queries, place.asking):
+            return False
+        return one.shape[0] == place.items or (place.asking.windows is not None and one.what == "pixels")
 
     def _others(self, place: Place, keys: int, items: int) -> list[Axis] | None:
         """The axes of what a cross-attention looks at: given around it, or to a module that ran before."""
         own = next((one for one in place.inputs if self._is_own(one, place)), None)
         for one in [*place.inputs, *reversed(self.before[: place.earlier])]:
-            if one is own or one.side == "decoder" or not one.fits(items, keys):
+            if one is own or one.side == "decoder" or not one.fits(items, keys, place.asked):
                 continue
             if one.ids is None:
-                return self._seen(one, keys, items)
+                return self._seen(one, keys, items, place.asked)
             return self._tokens(spread(one.ids, items), spread(hidden_of(one), items))
         return None
 
-    def _seen(self, one: InputArgument, count: int, items: int) -> list[Axis] | None:
+    def _seen(self, one: InputArgument, count: int, items: int, around: Around) -> list[Axis] | None:
         """The axes of pixels or sound, made once for all layers."""
-        key = (id(one), count, items)
+        key = (id(one), count, items, around.windows, around.map_of(count))
         if key not in self._made:
-            found = one.axes(count, items)
+            found = one.axes(count, items, around)
             if found is None:
                 return None
             self._made[key] = found
@@ -211,70 +178,6 @@ def in_words(name: str, ids: tuple[int, ...]) -> Axis | None:
     """
     tokenizer = tokenizer_at_hand(name)
     return ids_axis(ids, tokenizer) if tokenizer is not None and knows(tokenizer, ids) else None
-
-
-def input_arguments(frame: Running) -> list[InputArgument]:
-    """What a running module was given that says what positions are."""
-    names = parameters(cast(Any, type(frame.module)))[1:] if frame.args else ()
-    arguments = [*zip(names, frame.args, strict=False), *frame.kwargs.items()]
-    found = []
-    for name, x in arguments:
-        what = what_is(name, x)
-        if what is None:
-            continue
-        side = side_of_argument(frame, name)
-        if what != "ids":
-            content = miniatures.few(what, x) if known(x) else None
-            found.append(InputArgument(what, name, frame.module, tuple(x.shape), side, content=content))
-            continue
-        ids = x.detach().clone()
-        mask = frame.argument(name.replace("input_ids", "attention_mask"))
-        hidden = None
-        if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] >= ids.shape[1]:
-            hidden = mask[:, mask.shape[1] - ids.shape[1] :] == 0
-        found.append(InputArgument(what, name, frame.module, tuple(ids.shape), side, ids, hidden))
-    return found
-
-
-def what_is(name: str, x: Any) -> What | None:
-    """What an argument says about positions; None for all others."""
-    if not isinstance(x, Tensor) or x.is_meta:
-        return None
-    if x.dtype in (torch.int64, torch.int32):
-        return "ids" if x.ndim == 2 and not any(word in name for word in NO_IDS) else None
-    if not x.is_floating_point():
-        return None
-    if name in SOUNDS:
-        return "sound"
-    picture = x.ndim == 4 and x.shape[1] <= 4 and not any(word in name for word in ("mask", "bias"))
-    return "pixels" if name == "pixel_values" or picture else None
-
-
-def side_of(path: str) -> Side | None:
-    """Whose part of a model a module is, by its path."""
-    if "decoder" in path:
-        return "decoder"
-    return "encoder" if "encoder" in path else None
-
-
-def side_of_argument(frame: Running, name: str) -> Side | None:
-    """Whose positions an argument tells."""
-    if name.startswith("decoder_") or name == "target":
-        return "decoder"
-    side = side_of(frame.name)
-    if side is None and (name == "source" or is_paired(getattr(frame.module, "config", None))):
-        return "encoder"
-    return side
-
-
-def is_paired(config: Any) -> bool:
-    """Whether a model has an encoder and a decoder, by its config."""
-    return bool(getattr(config, "is_encoder_decoder", False))
-
-
-def agree(a: Side | None, b: Side | None) -> bool:
-    """Whether two sides may be the same."""
-    return a is None or b is None or a == b
 
 
 def spread(x: Tensor, items: int) -> Tensor:

@@ -10,11 +10,13 @@ from msgspec import Meta
 
 from headscope.characters import is_text, sentence, shortened
 from headscope.files.png_file import size_of
-from headscope.look.axis import Axis
+from headscope.look.axis import Axis, cells_fit
 
 LONGEST_NAME, LONGEST_LABEL = 2**12, 2**20
 # Bytes of a thumbnail, and pixels along its longer side.
 LARGEST_THUMBNAIL, WIDEST_THUMBNAIL = 2**21, 2**12
+# Patches of a picture of which a window is shown.
+LARGEST_GRID = 2**20
 
 Whole = Annotated[int, Meta(ge=0, le=2**53)]
 Integer = Annotated[int, Meta(ge=-(2**53), le=2**53)]
@@ -26,6 +28,7 @@ class AxisEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """An axis; plain positions are only a length.
 
     Attributes:
+        picture: the number of an earlier axis of the recording whose thumbnail is this one's, too.
         odd: labels with half of a surrogate pair, which JSON cannot hold: their UTF-16 in hexadecimal digits.
     """
 
@@ -42,6 +45,8 @@ class AxisEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     padding: tuple[Whole, ...] | None = None
     parts: tuple[tuple[Name, AxisEntry], ...] | None = None
     thumbnail: Annotated[bytes, Meta(max_length=2 * LARGEST_THUMBNAIL)] | None = None
+    cells: tuple[Whole | None, ...] | None = None
+    picture: Whole | None = None
 
     @classmethod
     def of(cls, axis: Axis) -> AxisEntry:
@@ -59,7 +64,7 @@ class AxisEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
         padding = None if axis.padding is None else tuple(i for i, mark in enumerate(axis.padding) if mark)
         written = labels, special, axis.ids, axis.spans, axis.grid, source, axis.seconds, odd, padding
         thumbnail = axis.thumbnail if axis.thumbnail and len(axis.thumbnail) <= LARGEST_THUMBNAIL else None
-        return cls(axis.kind, axis.length, *written, thumbnail=thumbnail)
+        return cls(axis.kind, axis.length, *written, thumbnail=thumbnail, cells=axis.cells)
 
     def axis(self) -> Axis:
         """The axis that was written."""
@@ -71,13 +76,13 @@ class AxisEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
         special = marked(self.special, self.length)
         padding = None if self.padding is None else marked(self.padding, self.length)
         written = labels, special, self.ids, self.spans, self.grid, self.source, self.seconds, padding
-        return Axis(self.kind, self.length, *written, thumbnail=self.thumbnail)
+        return Axis(self.kind, self.length, *written, cells=self.cells, thumbnail=self.thumbnail)
 
     def problem(self) -> str | None:
         """What does not fit together in the entry: the field, and why; None when all fits."""
         if self.kind == "segments":
             return self._segments_problem()
-        for name in ("labels", "ids", "spans"):
+        for name in ("labels", "ids", "spans", "cells"):
             entries = getattr(self, name)
             if entries is not None and len(entries) != self.length:
                 return f"{name}: {len(entries)} entries for {self.length} positions."
@@ -87,8 +92,11 @@ class AxisEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
             return f"seconds: {self.seconds} is no duration."
         if self.labels is None and self.kind != "positions":
             return f"labels: {self.kind} without labels."
-        if self.grid is not None and not (min(self.grid) > 0 and self.grid[0] * self.grid[1] <= self.length):
+        most = self.length if self.cells is None else LARGEST_GRID
+        if self.grid is not None and not (min(self.grid) > 0 and self.grid[0] * self.grid[1] <= most):
             return f"grid: {self.grid} does not fit {self.length} positions."
+        if not cells_fit(self.grid, self.cells):
+            return f"cells: not in a grid of {self.grid}, or one of them twice."
         if self.thumbnail is not None and max(size_of(self.thumbnail) or (2**31,)) > WIDEST_THUMBNAIL:
             return "thumbnail: not a PNG of at most 4096 x 4096 pixels."
         return None if self.parts is None else f"parts: {self.kind} with segments."

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from headscope.errors import RecordingError
+from headscope.look.axis import Axis
 from headscope.recording.folder.axis_entry import AxisEntry, Integer, Name, Whole
 
 VERSION = 1
@@ -141,6 +143,8 @@ def check(where: str, body: Body) -> None:
     for number, axis in enumerate(body.axes):
         if wrong := axis.problem():
             raise RecordingError(f"{where}: field axes[{number}].{wrong}")
+        if axis.picture is not None and (axis.picture >= number or body.axes[axis.picture].thumbnail is None):
+            raise RecordingError(f"{where}: field axes[{number}].picture: axis {axis.picture} shows no picture.")
     for number, layer in enumerate(body.layers):
         for problem in problems(layer, body.axes):
             raise RecordingError(f"{where}: field layers[{number}].{problem}")
@@ -153,6 +157,13 @@ def check(where: str, body: Body) -> None:
     used = {number for layer in body.layers for number in (*layer.queries, *layer.keys)}
     for number in set(range(len(body.axes))) - used:
         raise RecordingError(f"{where}: field axes[{number}]: belongs to no layer.")
+
+
+def axes_of(body: Body) -> list[Axis]:
+    """The axes of a file that was checked, those of one picture with the thumbnail that they share."""
+    shared = {i: body.axes[entry.picture].thumbnail for i, entry in enumerate(body.axes) if entry.picture is not None}
+    axes = [entry.axis() for entry in body.axes]
+    return [replace(axis, thumbnail=shared[i]) if i in shared else axis for i, axis in enumerate(axes)]
 
 
 def problems(layer: LayerEntry, axes: tuple[AxisEntry, ...]) -> list[str]:

@@ -86,7 +86,7 @@ def headers(path: Path) -> Content:
     form.check(str(file), body)
     for position, entry in enumerate(body.layers):
         check_header(path / file_name(position), entry)
-    axes = [axis.axis() for axis in body.axes]
+    axes = form.axes_of(body)
     layers: list[Layer] = [StoredLayer(path / file_name(i), entry, axes) for i, entry in enumerate(body.layers)]
     rank = None if body.rank is None else Rank(*msgspec.structs.astuple(body.rank))
     missed = tuple(Missed(*msgspec.structs.astuple(one)) for one in body.missed)

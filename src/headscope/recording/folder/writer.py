@@ -159,7 +159,16 @@ def named_once(
         queries, keys = (tuple(used[i] for i in which) for which in (entry.queries, entry.keys))
         return msgspec.structs.replace(entry, queries=queries, keys=keys)
 
-    return tuple(AxisEntry.of(axes[i]) for i in used), tuple(map(renumbered, entries))
+    return thumbnails_once([AxisEntry.of(axes[i]) for i in used]), tuple(map(renumbered, entries))
+
+
+def thumbnails_once(entries: Sequence[AxisEntry]) -> tuple[AxisEntry, ...]:
+    """The entries, with a picture that several show, such as the windows of one, written in the first of them."""
+    first: dict[bytes, int] = {}
+    for number, entry in enumerate(entries):
+        if entry.thumbnail is not None and first.setdefault(entry.thumbnail, number) < number:
+            entry.picture, entry.thumbnail = first[entry.thumbnail], None
+    return tuple(entries)
 
 
 def tensors_of(layer: Layer) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 // Switches, and the few keys that work everywhere. Arrow keys belong to the element in focus, scrolling to the page.
 
-import { items, page } from "./data.js";
+import { axesOf, itemOf, items, page } from "./data.js";
 import { byId, make } from "./dom.js";
+import { windowName } from "./images.js";
 import { scaleKind } from "./scale.js";
 import { choose, on, state, theme } from "./state.js";
 
@@ -65,11 +66,24 @@ function toggleFold() {
 function buildItems() {
   byId("items").hidden = items < 2;
   const select = byId("item");
-  for (let item = 0; item < items; item++) select.append(make("option", { value: item }, `${item} of ${items}`));
   select.addEventListener("change", () => choose({ item: Number(select.value) }));
-  const mark = () => (select.value = String(state.item));
-  on("item", mark);
+  let shown = -1;
+  const mark = () => {
+    if (shown !== state.layer) select.replaceChildren(...optionsOf(state.layer));
+    shown = state.layer;
+    select.value = String(itemOf(state.layer, state.item));
+  };
+  on("item layer", mark);
   mark();
+}
+
+/** The items of a layer; windows of a picture, of which layers have different ones, by their rows and columns. */
+function optionsOf(layer) {
+  const count = page.layers[layer].chunks.length;
+  return Array.from({ length: count }, (_, item) => {
+    const name = windowName(axesOf(layer, item).keys);
+    return make("option", { value: item }, `${item} of ${count}${name ? ` · ${name}` : ""}`);
+  });
 }
 
 /** In a narrow frame the map, the row and the findings share one place: tabs. */

@@ -3,6 +3,7 @@
 import { picture } from "./colour.js";
 import { headOf, page } from "./data.js";
 import { make, sharpen, weightText } from "./dom.js";
+import { onGrid } from "./images.js";
 import { ownScale } from "./patches.js";
 import { scaleFor } from "./scale.js";
 import { rowInto } from "./softmax.js";
@@ -27,11 +28,12 @@ export function smallMultiples(region) {
   return { element, paint, layer };
 }
 
-function paintOneHead(button, layer, head, { at, rows, columns }) {
+function paintOneHead(button, layer, head, region) {
+  const { rows, columns } = region;
   const source = headOf(layer, head, state.item);
   const row = new Float32Array(source.keys);
   rowInto(source, Math.min(state.query, source.queries - 1), row, 0);
-  const part = row.subarray(at, at + rows * columns);
+  const part = onGrid(region, row);
   const cell = SMALL_SIDE / Math.max(rows, columns);
   const context = sharpen(button.firstChild, Math.round(columns * cell), Math.round(rows * cell));
   context.imageSmoothingEnabled = false;
