@@ -1,5 +1,4 @@
-"""Hooks of the site: code of the lesson and of how-to pages makes their pictures, shared files become a gallery,
-formulas MathML.
+"""Hooks of the site: every page runs and makes its pictures, shared files become a gallery, formulas MathML.
 
     mkdocs build
 
@@ -9,57 +8,38 @@ Source: the hooks of MkDocs, https://www.mkdocs.org/user-guide/configuration/#ho
 from __future__ import annotations
 
 import html
+import logging
 import re
-import shlex
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
+from run_pages import PageFailed, all_pages, run_all
 
 from headscope.share.manifest import PAGE, Manifest
 from headscope.share.unpack import unpack
 
 DOCS = Path(__file__).parent
-CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 FORMULA = re.compile(r"^\$\$(.+?)\$\$", re.MULTILINE | re.DOTALL)
-COMMANDS = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MADE = {".png", ".html"}
 # A picture or page beside a page of how-to, which the code of that page makes.
 BESIDE = re.compile(r"""\]\([\w-]+\.png\)|src="[\w-]+\.html\"""")
 # The gallery's table, once the files are made.
 table: list[str] = []
 
+log = logging.getLogger("mkdocs.hooks.pages")
 folder = tempfile.TemporaryDirectory(prefix="headscope-lesson-")
 
 
-def run(page: Path, into: Path) -> list[Path]:
-    """Run the code of a page in a folder and return the pictures and pages that it made."""
-    script = into / f"page-{page.stem}.py"
-    script.write_text("\n".join(CODE.findall(page.read_text(encoding="utf-8"))), encoding="utf-8")
-    done = subprocess.run([sys.executable, script.name], cwd=into, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{page}: its code failed.\n{done.stderr[-3000:]}")
-    script.unlink()
-    return sorted(path for path in into.iterdir() if path.suffix in MADE)
-
-
-def shared(into: Path) -> list[tuple[Path, Manifest]]:
-    """The files of the gallery: those of docs/gallery, and those that the commands of how to share make."""
-    page = (DOCS / "howto" / "share.md").read_text(encoding="utf-8")
-    run_here = f"{shlex.quote(sys.executable)} -m headscope "
-    script = re.sub(r"^headscope ", run_here, COMMANDS.findall(page)[0], flags=re.MULTILINE)
-    done = subprocess.run(["bash", "-euc", script], cwd=into, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"howto/share.md: its commands failed.\n{done.stderr[-3000:]}")
-    found = [*sorted((DOCS / "gallery").glob("*.zip")), *sorted(into.glob("*.zip"))]
+def shared(folder: Path) -> list[tuple[Path, Manifest]]:
+    """The files of the gallery: those of docs/gallery, and those that the page on sharing made in its folder."""
+    found = [*sorted((DOCS / "gallery").glob("*.zip")), *sorted(folder.glob("*.zip"))]
     for path in found:
-        (into / path.stem).mkdir()
-    return [(path, unpack(path, into / path.stem)) for path in found]
+        (folder / f"unpacked-{path.stem}").mkdir()
+    return [(path, unpack(path, folder / f"unpacked-{path.stem}")) for path in found]
 
 
 def gallery(made: list[tuple[Path, Manifest]]) -> str:
@@ -76,21 +56,23 @@ def gallery(made: list[tuple[Path, Manifest]]) -> str:
 
 
 def on_files(files: Files, *, config: Any) -> Files:
-    """Add what the pages of the lesson and of how-to make."""
-    howto = [page for page in sorted((DOCS / "howto").glob("*.md")) if BESIDE.search(page.read_text(encoding="utf-8"))]
-    for page in [*sorted((DOCS / "lesson").glob("[0-9]*.md")), *howto]:
-        into = Path(folder.name) / page.stem
-        into.mkdir(exist_ok=True)
-        for path in run(page, into):
-            files.append(File.generated(config, f"{page.parent.name}/{path.name}", abs_src_path=str(path)))
-    into = Path(folder.name) / "gallery"
-    into.mkdir(exist_ok=True)
-    made = shared(into)
-    for path, _ in made:
-        page = str(into / path.stem / PAGE)
+    """Run every page, and add the pictures and pages that those of the lesson and of how-to make."""
+    try:
+        folders = run_all(all_pages(), Path(folder.name), log.info)
+    except PageFailed as failed:
+        raise SystemExit(str(failed)) from None
+    for page, into in folders.items():
+        kind, text = page.parent.name, page.read_text(encoding="utf-8")
+        if kind == "lesson" or (kind == "howto" and BESIDE.search(text)):
+            for path in sorted(path for path in into.iterdir() if path.suffix in MADE and path.name in text):
+                files.append(File.generated(config, f"{kind}/{path.name}", abs_src_path=str(path)))
+    sharing = folders[DOCS / "howto" / "share.md"]
+    shown = shared(sharing)
+    for path, _ in shown:
+        page = str(sharing / f"unpacked-{path.stem}" / PAGE)
         files.append(File.generated(config, f"gallery/{path.stem}.html", abs_src_path=page))
         files.append(File.generated(config, f"gallery/{path.name}", abs_src_path=str(path)))
-    table.append(gallery(made))
+    table.append(gallery(shown))
     return files
 
 

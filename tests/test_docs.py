@@ -1,15 +1,9 @@
-"""The pages of docs/: their code runs, and what they say it prints is what it prints.
+"""The pages of docs/: their code runs, and what they say it prints is what it prints (docs/run_pages.py)."""
 
-All ```python blocks of a page run in one process of their own, as a reader would run them from top to bottom. A ```text
-block right below such a block is its output; `...` in it stands for anything. Of the pages in COMMANDS the ```bash
-blocks run as well, where they stand.
-"""
-
-import doctest
 import functools
 import http.server
+import importlib
 import re
-import shlex
 import subprocess
 import sys
 import threading
@@ -19,89 +13,32 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-BLOCK = re.compile(
-    r"^```(?P<language>python|bash)\n(?P<code>.*?)^```\n(?:\n*^```text\n(?P<output>.*?)^```\n)?",
-    re.MULTILINE | re.DOTALL,
-)
-# Printed after every block, to tell the outputs apart.
-END = "\x1e"
-# The commands of this very Python; torchrun takes a free port, as tests may run side by side.
-PYTHON = shlex.quote(sys.executable)
-SHELL = f"""headscope() {{ {PYTHON} -m headscope "$@"; }}
-torchrun() {{ {PYTHON} -m torch.distributed.run --standalone "$@"; }}
-"""
-
-
-def blocks(text: str, *, commands: bool = False) -> list[re.Match[str]]:
-    """The blocks of a page that run."""
-    return [block for block in BLOCK.finditer(text) if commands or block["language"] == "python"]
-
-
-PAGES = [page for page in sorted(DOCS.rglob("*.md")) if blocks(page.read_text(encoding="utf-8"))]
-
-
-def programs(text: str) -> dict[str, str]:
-    """The programs that commands of a page run, by their names: the Python block above the command."""
-    found, above = {}, ""
-    for block in blocks(text, commands=True):
-        if block["language"] == "python":
-            above = block["code"]
-        else:
-            found |= dict.fromkeys(re.findall(r"\b\w+\.py\b", block["code"]), above)
-    return found
-
-
-def program(text: str, *, commands: bool = False) -> str:
-    """The code of a page, every line where it stands on the page, so that a traceback names the right one."""
-    lines = [""] * len(text.splitlines())
-    elsewhere = programs(text).values() if commands else ()
-    for block in blocks(text, commands=commands):
-        first = text[: block.start("code")].count("\n")
-        code = [] if block["code"] in elsewhere else block["code"].splitlines()
-        if block["language"] == "bash":
-            code = [f"__import__('subprocess').run(['bash', '-euc', {SHELL + block['code']!r}], check=True)"]
-        lines[first : first + len(code)] = code
-        lines[text[: block.end("code")].count("\n")] = f"print({END!r})"
-    return "\n".join(lines)
-
-
-def check(page: Path, folder: Path, *, commands: bool = False) -> None:
-    """Run a page and compare the outputs that it shows."""
-    text = page.read_text(encoding="utf-8")
-    for name, code in programs(text).items() if commands else ():
-        (folder / name).write_text(code, encoding="utf-8")
-    script = folder / f"page-{page.stem}.py"
-    script.write_text(program(text, commands=commands), encoding="utf-8")
-    # Unbuffered: what the page prints stands before what its next command prints.
-    command = [sys.executable, "-u", script.name]
-    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=280, check=False)
-    assert done.returncode == 0, done.stderr[-5000:]
-    printed = done.stdout.split(f"{END}\n")
-    for block, found in zip(blocks(text, commands=commands), printed, strict=False):
-        shown = block["output"]
-        assert shown is None or doctest.OutputChecker().check_output(shown, found, doctest.ELLIPSIS), found
-
+# The programs of docs/ import one another as `python docs/run_pages.py` would.
+sys.path.insert(0, str(DOCS))
+pages = importlib.import_module("run_pages")
+sys.path.remove(str(DOCS))
+PAGES = pages.all_pages()
 
 # Pages that train something, or go through much; `pytest -m slow tests/test_docs.py` runs them, and the site's build.
 LONG = {
     "2-many-heads", "3-three-places", "5-real-heads", "6-heads-form", "finetune", "training", "attention",
     "audio", "corpus", "figures",
 }  # fmt: skip
-# Pages whose commands run as well, on what their code makes.
-COMMANDS = {"audio", "corpus", "images", "torchrun"}
 
 
 @pytest.mark.parametrize(
     "page", [pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in LONG)) for page in PAGES]
 )
 def test_a_page_runs_and_prints_what_it_shows(page, tmp_path):
-    check(page, tmp_path)
+    pages.check(page, tmp_path, commands=page.stem in LONG & pages.COMMANDS)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in PAGES if page.stem in COMMANDS])
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.stem) for page in PAGES if page.stem in pages.COMMANDS - LONG]
+)
 def test_the_commands_of_a_page_run_where_they_stand(page, tmp_path):
-    check(page, tmp_path, commands=True)
+    pages.check(page, tmp_path, commands=True)
 
 
 def test_there_are_pages():
@@ -112,30 +49,30 @@ def test_there_are_pages():
     ("text", "message"),
     [
         ("words\n\n```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n", "line 8"),
-        ("```python\nprint(1)\nprint(2)\n```\n\n```text\n1\n3\n```\n", r"1\s+2\s"),
+        ("```python\nprint(1)\nprint(2)\n```\n\n```text\n1\n3\n```\n", r"prints\s+1\s+2\s"),
     ],
 )
 def test_a_page_that_is_wrong_is_found(tmp_path, text, message):
     page = tmp_path / "page.md"
     page.write_text(text, encoding="utf-8")
-    with pytest.raises(AssertionError, match=message):
-        check(page, tmp_path)
+    with pytest.raises(pages.PageFailed, match=message):
+        pages.check(page, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("command", "shown", "message"),
-    [("python3 it.py", "4", r"^3\s"), ("exit 7", "", "non-zero exit status 7"), ("python3 it.py", "3", None)],
+    [("python3 it.py", "4", r"prints\s+3\s"), ("exit 7", "", "non-zero exit status 7"), ("python3 it.py", "3", None)],
 )
 def test_a_command_runs_the_program_above_it(tmp_path, command, shown, message):
     page = tmp_path / "page.md"
     program = "```python\nprint(3)\n```\n"
     page.write_text(f"{program}\n```bash\n{command}\n```\n\n```text\n{shown}\n```\n", encoding="utf-8")
-    check(page, tmp_path)
+    pages.check(page, tmp_path)
     if message is None:
-        check(page, tmp_path, commands=True)
+        pages.check(page, tmp_path, commands=True)
         return
-    with pytest.raises(AssertionError, match=message):
-        check(page, tmp_path, commands=True)
+    with pytest.raises(pages.PageFailed, match=message):
+        pages.check(page, tmp_path, commands=True)
 
 
 def test_the_reference_lists_every_public_name():
@@ -146,7 +83,7 @@ def test_the_reference_lists_every_public_name():
 
 
 def test_long_pages_are_pages():
-    assert {page.stem for page in PAGES} >= LONG | COMMANDS
+    assert {page.stem for page in PAGES} >= LONG | pages.COMMANDS | set(pages.LONGEST)
 
 
 def test_docstrings_become_what_the_reader_of_the_reference_knows():

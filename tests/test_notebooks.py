@@ -1,7 +1,7 @@
 """The lesson as notebooks: made from its pages, valid, and executed."""
 
 import contextlib
-import importlib.util
+import importlib
 import io
 import json
 import sys
@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-spec = importlib.util.spec_from_file_location("write_notebooks", DOCS / "write_notebooks.py")
-writer = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(writer)
+# The programs of docs/ import one another as `python docs/run_pages.py` would.
+sys.path.insert(0, str(DOCS))
+writer, pages = importlib.import_module("write_notebooks"), importlib.import_module("run_pages")
+sys.path.remove(str(DOCS))
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 
 
@@ -58,17 +59,26 @@ def test_the_first_notebook_runs_here(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path, tmp_path):
+@pytest.mark.parametrize("page", writer.PAGES, ids=lambda page: page.stem)
+def test_a_notebook_runs(page, tmp_path):
     """In a kernel of its own, as a reader runs it; the outputs that it comes with are those that it makes."""
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    notebook = nbformat.read(path, as_version=4)
-    shown = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
-    nbclient.NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    made = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
-    for before, after in zip(shown, made, strict=True):
-        printed = "".join(output.text for output in after if output.output_type == "stream" and output.name == "stdout")
-        assert all(output.text.split() == printed.split() for output in before)
-    pictures = writer.PICTURE.findall((DOCS / "lesson" / f"{path.stem}.md").read_text(encoding="utf-8"))
-    found = [output for outputs in made for output in outputs if "image/png" in output.get("data", {})]
-    assert len(found) == len(pictures)
+    pytest.importorskip("nbclient")
+    pages.check_notebook(page, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "below", "message"),
+    [
+        ("print(1)", "```text\n2\n```\n", "it shows\n2\n\nand prints\n1"),
+        pytest.param("raise ValueError(3)", "", "its code failed(?s:.*)ValueError", marks=pytest.mark.slow),
+        pytest.param(
+            "print(1)", "![it](it.png)\n", "it has 1 pictures, and its notebook shows 0", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_notebook_that_is_wrong_is_found(tmp_path, code, below, message):
+    pytest.importorskip("nbclient")
+    page = tmp_path / "1-page.md"
+    page.write_text(f"# Page\n\n```python\n{code}\n```\n\n{below}", encoding="utf-8")
+    with pytest.raises(pages.PageFailed, match=message):
+        pages.check_notebook(page, tmp_path)

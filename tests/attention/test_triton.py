@@ -78,6 +78,7 @@ def request(device=H100, dtype=torch.bfloat16, d=64, queries=2048, keys=None, e=
     ("asked", "message"),
     [
         (lambda: request(Device("cpu", triton="3.9.0")), "Triton compiles for NVIDIA GPUs, and q is on 'cpu'"),
+        (lambda: request(Device("cpu", triton=None)), "Triton compiles for NVIDIA GPUs, and q is on 'cpu'"),
         (lambda: request(Device("cuda", triton="3.9.0")), "and q is on 'cuda'"),
         (lambda: request(described((9, 0), triton=None)), "Triton is not installed: pip install triton"),
         (lambda: request(described((9, 0), triton="3.1.0")), "Triton 3.1.0 is installed and the kernels need 3.5"),

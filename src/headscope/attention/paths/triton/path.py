@@ -66,17 +66,15 @@ def refusals(request: Request) -> list[str]:
 
 def on(device: Device) -> list[str]:
     """Why a device has no Triton kernels."""
+    if not device.interpreted and (device.kind != "cuda" or device.capability is None):
+        return [f"Triton compiles for NVIDIA GPUs, and q is on {device.kind!r}"]
     if device.triton is None:
         return ["Triton is not installed: pip install triton"]
     reasons = []
     if tuple(int(part) for part in device.triton.split(".")[:2]) < OLDEST:
         wanted = ".".join(map(str, OLDEST))
         reasons.append(f"Triton {device.triton} is installed and the kernels need {wanted}: pip install -U triton")
-    if device.interpreted:
-        return reasons
-    if device.kind != "cuda" or device.capability is None:
-        return [*reasons, f"Triton compiles for NVIDIA GPUs, and q is on {device.kind!r}"]
-    if device.capability < (8, 0):
+    if not device.interpreted and device.capability is not None and device.capability < (8, 0):
         found = ".".join(map(str, device.capability))
         reasons.append(f"the Triton kernels need compute capability 8.0 (A100) or later, and this GPU has {found}")
     return reasons
