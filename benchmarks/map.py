@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,7 +78,9 @@ class Served:
     def __init__(self, folder: Path) -> None:
         begun = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "headscope", "serve", str(folder)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "headscope", "serve", str(folder)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().removeprefix("map: ").strip()
@@ -106,10 +109,9 @@ class Served:
         """The milliseconds of some tiles of a zoom, all different, over the whole head."""
         seeded = torch.Generator().manual_seed(z)
         count = -(-self.opened["queries"] // (256 << z))
-        pairs = torch.randint(count, (4 * TILES, 2), generator=seeded).sort(1).values
-        places = torch.unique(pairs, dim=0)
+        drawn = torch.randint(count, (4 * TILES, 2), generator=seeded).sort(1).values.tolist()
         times = []
-        for x, y in places[torch.randperm(len(places), generator=seeded)[:TILES]].tolist():
+        for x, y in list(dict.fromkeys(map(tuple, drawn)))[:TILES]:
             begun = time.perf_counter()
             self.bytes(f"tile/{self.head}/{z}/{x}/{y}")
             times.append(1000 * (time.perf_counter() - begun))
@@ -269,6 +271,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the recording and its levels stay")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure these parts alone")
     options = parser.parse_args()
+    # A shell makes what it runs in the background deaf to Ctrl-C, and all that is begun from there.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sizes = {"tokens": options.tokens, "causal": options.causal, "threads": torch.get_num_threads()}
     file = RESULTS / "map" / f"{options.tokens}-{'causal' if options.causal else 'full'}.json"
     about = {"machine": machine("cpu"), "cores": os.cpu_count()} | sizes

@@ -26,17 +26,48 @@ def serve(
         typer.Option(metavar="URL", help="A page of another server that may read the answers, such as HiGlass."),
     ] = None,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the map in a browser.")] = False,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Make the coarse levels, share the work with other processes, and end.")
+    ] = False,
+    heads: Annotated[
+        str | None, typer.Option(metavar="L.H,…", help="With --fill: these heads, such as 3.1,5.11; all without it.")
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Show every head of a recording as a map that pans and zooms, at any length, until Ctrl-C.
 
     Fine parts are computed when they are looked at. The coarse ones come from one pass per head that runs in the
-    background; it is kept beside the recording, in NAME.headscope.tiles, and goes on where it was.
+    background; it is kept beside the recording, in NAME.headscope.tiles, and goes on where it was. With --fill it runs
+    beforehand, in as many processes as are started, such as by torchrun --no-python.
     """
     import headscope as hs
+    from headscope.server.run import check_installed
 
+    check_installed()
+    if fill or heads is not None:
+        fill_levels(recordings, fill, heads)
+        return
     with busy("opening"):
         served = hs.serve(recordings, port=port, host=host, origins=allow_origin or (), open_page=open_page)
     with served:
         say(f"map: {served.url}\nCtrl-C ends it.")
         served.wait()
+
+
+def fill_levels(recordings: list[str], fill: bool, heads: str | None) -> None:
+    """Make the levels of heads, and say which are there.
+
+    Raises:
+        HeadscopeError: heads without `--fill`, or none that a recording has.
+    """
+    from headscope.cli.ablate import parse
+    from headscope.errors import HeadscopeError
+    from headscope.server.prefill import prefill
+
+    if not fill:
+        raise HeadscopeError("serve: --heads goes with --fill; every head is served.")
+    with busy("making the levels"):
+        for one in prefill(recordings, None if heads is None else parse(heads)):
+            say(
+                f"{one.recording}: layer {one.layer} head {one.head} item {one.item}: {one.queries} queries, all levels"
+            )

@@ -99,7 +99,16 @@ def masks() -> Masks:
     return Masks(*(name.get() for name in RULES.values()))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def assumed_constant(answer: Callable[[type], bool]) -> Callable[[type], bool]:
+    """What `torch.compiler.assume_constant_result` does, without the compiler and Triton, which it imports at once.
+
+    They take 150 MB and some seconds of everything that imports this.
+    """
+    answer._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return answer
+
+
+@assumed_constant
 def without_sdpa(kind: type) -> bool:
     """Whether the models of a class of configurations have no sdpa: what no mask means to them, "eager" says.
 
@@ -112,7 +121,7 @@ def without_sdpa(kind: type) -> bool:
     return bool(models) and not any(model._supports_sdpa for model in models)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@assumed_constant
 def adds_masks(kind: type) -> bool:
     """Whether the models of a class of configurations have no sdpa and add masks to their scores with their own code.
 

@@ -46,7 +46,7 @@ class Server:
     """The answers to all requests, from one library."""
 
     def __init__(self, library: Library) -> None:
-        self.library, self.desk = library, Desk()
+        self.library, self.desk = library, Desk(library.idle)
 
     def close(self) -> None:
         """Drop all work."""

@@ -8,7 +8,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 
 from headscope.errors import HeadscopeError, RecordingError
 from headscope.files import system
@@ -24,6 +24,8 @@ from headscope.tiles.head_map import HeadMap
 
 # Maps that stay open: each keeps a few numbers for every query.
 MOST_MAPS = 32
+# Seconds that a block of background work, of a few milliseconds, waits for requests that are being answered.
+PATIENCE = 0.05
 DIGITS = 12
 
 
@@ -55,8 +57,10 @@ class Library:
     """
 
     def __init__(self, sources: Sequence[Path | Recording], scratch: Path) -> None:
-        self.scratch, self.filler, self.deferred = scratch, Filler(), Deferred()
-        self.lock = Lock()
+        self.idle = Event()
+        self.idle.set()
+        self.filler, self.deferred = Filler(self.give_way), Deferred(between=self.give_way)
+        self.scratch, self.lock = scratch, Lock()
         self.maps: OrderedDict[str, HeadMap] = OrderedDict()
         self.gone: dict[str, str] = {}
         self.entries: list[Entry] = []
@@ -69,6 +73,10 @@ class Library:
         except BaseException:
             self.close()
             raise
+
+    def give_way(self) -> None:
+        """Wait while a request is answered, but not for ever: background work calls it between its blocks."""
+        self.idle.wait(PATIENCE)
 
     def close(self) -> None:
         """Stop filling maps and verifying layers."""

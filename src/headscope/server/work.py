@@ -23,9 +23,15 @@ class HungUp(Exception):
 
 
 class Desk:
-    """A few threads, and a count of the requests that wait for them."""
+    """A few threads, and a count of the requests that wait for them.
 
-    def __init__(self) -> None:
+    Args:
+        idle: set while no request waits or runs; work in the background gives way while it is not.
+    """
+
+    def __init__(self, idle: threading.Event) -> None:
+        self.idle = idle
+        self.idle.set()
         self.pool = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)), thread_name_prefix="headscope-work")
         self.waiting = 0
         self.closed = threading.Event()
@@ -45,6 +51,7 @@ class Desk:
         if self.waiting >= MOST_WAITING or self.closed.is_set():
             raise HTTPException(503, "the server is busy; ask again in a second.", {"Retry-After": "1"})
         self.waiting += 1
+        self.idle.clear()
         gone = threading.Event()
 
         def between() -> None:
@@ -69,6 +76,8 @@ class Desk:
             return job.result()
         finally:
             self.waiting -= 1
+            if not self.waiting:
+                self.idle.set()
 
 
 async def hung_up(request: Request) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from headscope.errors import HeadscopeError
@@ -36,9 +37,14 @@ class Closed(Exception):
 
 
 class Filler:
-    """Fills the maps that were asked for, one strip after the other, until it is closed."""
+    """Fills the maps that were asked for, one strip after the other, until it is closed.
 
-    def __init__(self) -> None:
+    Args:
+        between: called between two blocks; it may wait while something more urgent is computed.
+    """
+
+    def __init__(self, between: Callable[[], None] = lambda: None) -> None:
+        self.between = between
         self.maps: list[HeadMap] = []
         self.begun: dict[HeadMap, tuple[float, int]] = {}
         self.took: dict[HeadMap, float] = {}
@@ -126,6 +132,7 @@ class Filler:
     def _check(self) -> None:
         if self.closed:
             raise Closed
+        self.between()
 
     def _drop(self, one: HeadMap) -> None:
         with self.changed:

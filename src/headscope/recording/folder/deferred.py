@@ -7,6 +7,7 @@ before keeping anything that was made from them, and `check` raises as soon as t
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from headscope.errors import RecordingError
@@ -18,9 +19,15 @@ SMALL = 2**25
 
 
 class Deferred:
-    """Opens layers, and verifies them one after the other."""
+    """Opens layers, and verifies them one after the other.
 
-    def __init__(self, small: int | None = None) -> None:
+    Args:
+        small: files of at most so many bytes are verified at once.
+        between: called between two blocks of a file.
+    """
+
+    def __init__(self, small: int | None = None, between: Callable[[], None] = lambda: None) -> None:
+        self.between = between
         self.small = SMALL if small is None else small
         self.waiting: list[StoredLayer] = []
         self.failed: dict[StoredLayer, RecordingError] = {}
@@ -69,6 +76,10 @@ class Deferred:
         if self.thread is not None:
             self.thread.join(wait)
 
+    def _stopped(self) -> bool:
+        self.between()
+        return self.closed
+
     def _run(self) -> None:
         while True:
             with self.changed:
@@ -78,7 +89,7 @@ class Deferred:
                     return
                 layer = self.waiting[0]
             try:
-                if not layer.verify(lambda: self.closed):
+                if not layer.verify(self._stopped):
                     return
             except RecordingError as error:
                 self.failed[layer] = error
