@@ -10,7 +10,8 @@ from torch.utils._pytree import tree_iter
 import headscope as hs
 from headscope.attention.masks import tensors
 from headscope.calls import lines, mask_rows
-from headscope.calls.mask_rows import Meaning, Reader, of_mask, together
+from headscope.calls.mask_rows import Meaning, Reader, narrow, of_rows, together
+from headscope.calls.sites.flex_attention import added_by
 
 B, H, Q, K = 2, 3, 11, 13
 
@@ -29,6 +30,10 @@ class Made(TorchDispatchMode):
             if isinstance(x, torch.Tensor) and x.untyped_storage().data_ptr() not in there:
                 self.bytes.append(x.untyped_storage().nbytes())
         return made
+
+
+def of_mask(mask: torch.Tensor) -> Meaning:
+    return of_rows(narrow(mask))
 
 
 def alibi(queries: int, keys: int, heads: int = H) -> torch.Tensor:
@@ -187,3 +192,46 @@ def test_recording_makes_nothing_as_large_as_a_bias_by_distance(name, monkeypatc
     assert recording.layers[0].by_offset.shape == (2, 2 * n - 1)
     alone_large, recorded_large = (sum(size > 4 * block for size in made.bytes) for made in (alone, recorded))
     assert recorded_large == alone_large
+
+
+def alibi_mod(score, b, h, q, k):
+    return torch.where(k <= q, score - 0.5 * (h + 1) * (q - k), -math.inf)
+
+
+MODS = {
+    "by distance": (alibi_mod, True),
+    "of each item": (lambda score, b, h, q, k: score + b * torch.sin(1.0 * q * k), False),
+    "of the keys": (lambda score, b, h, q, k: score + torch.sin(1.0 * k), False),
+}
+
+
+@pytest.mark.usefixtures("numbers")
+@pytest.mark.parametrize("name", MODS)
+def test_what_a_score_mod_adds(name):
+    mod, is_line = MODS[name]
+    q, k = torch.zeros(B, H, Q, 4), torch.zeros(B, H, K, 4)
+    found = added_by(mod, q, k)
+    at = torch.meshgrid(*(torch.arange(n) for n in (B, H, Q, K)), indexing="ij")
+    expected = mod(torch.zeros(B, H, Q, K), *at)
+    allowed, added = tensors.split(expected)
+    assert (found.by_offset is not None) == is_line
+    assert found.runs is None or torch.equal(found.runs.block(slice(0, Q), 0, K).expand_as(allowed), allowed)
+    assert torch.equal(
+        mask_rows.written_out(found, Q, K).expand_as(added).masked_fill(~allowed, 0.0), added.masked_fill(~allowed, 0.0)
+    )
+    assert name != "of the keys" or found.bias.shape == (1, 1, 1, K)
+
+
+@pytest.mark.usefixtures("numbers")
+def test_a_score_mod_that_does_more_than_add():
+    assert added_by(lambda s, b, h, q, k: 2 * s, torch.zeros(B, H, Q, 4), torch.zeros(B, H, K, 4)) is None
+    late = lambda s, b, h, q, k: torch.where(q == Q - 1, s.tanh(), s)
+    assert added_by(late, torch.zeros(B, H, Q, 4), torch.zeros(B, H, K, 4)) is None
+
+
+def test_a_score_mod_by_distance_is_asked_in_blocks(monkeypatch):
+    monkeypatch.setattr(lines, "NUMBERS", 2**14)
+    q = torch.zeros(1, 2, 384, 4)
+    with Made() as made:
+        assert added_by(alibi_mod, q, q).by_offset.shape == (2, 767)
+    assert max(made.bytes) <= 8 * 4 * 2**14 < 2 * 384 * 384 * 4

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import headscope as hs
-from headscope.calls.lines import line_of
+from headscope.calls.lines import by_rows, line_of
 from headscope.errors import OverBudget
 from headscope.view.precision import bias_of, packed
 
@@ -147,7 +147,7 @@ def test_the_budget_counts_offsets_and_not_pairs():
 
 def test_another_bias_stays_as_it_is():
     bias = torch.randn(1, H, 5, 7)
-    assert line_of(bias, None) is None
+    assert line_of(by_rows(bias), None) is None
     model = Attends(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=torch.randn(N, N)))
     with torch.no_grad(), hs.record(model) as recording:
         model(*qkv())

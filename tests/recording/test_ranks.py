@@ -10,7 +10,7 @@ import torch
 
 import headscope as hs
 from headscope.attention.masks.runs import Runs
-from headscope.calls.lines import line_of
+from headscope.calls.lines import by_rows, line_of
 from headscope.errors import RecordingError
 from headscope.recording.folder import format as form
 from headscope.recording.folder import stored_layer
@@ -110,7 +110,7 @@ def alibi_part(i: int, axis: str, line: bool) -> Layer:
     runs = (hs.causal() & hs.padding([7, 5])).runs(7, 7, torch.device("cpu"))
     runs = Runs(*(side[items] for side in runs))
     bias = written[None, heads]
-    by_offset = line_of(bias, runs) if line else None
+    by_offset = line_of(by_rows(bias), runs) if line else None
     more = {"by_offset": by_offset} if line else {"bias": bias}
     q = q[items, heads]
     return Layer("0", "self", q, q, q, runs, 0.5, number=0, head_numbers=tuple(range(4))[heads], **more)

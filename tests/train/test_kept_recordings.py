@@ -24,6 +24,7 @@ def test_a_training_that_goes_on_knows_what_was_kept_up_to_its_step_and_nothing_
     again = Kept(2, tmp_path)
     again.begin(3)
     assert list(again.recordings()) == [0, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000.headscope", "step-000002.headscope"]
     later = Kept(ENDS, tmp_path)
     later.begin(2)
     assert (list(later.recordings()), later.looks) == ([0, 2], 2)

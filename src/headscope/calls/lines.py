@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,23 +18,45 @@ from headscope.calls.call import Call
 NUMBERS = 2**22
 
 
+class ByRows(NamedTuple):
+    """A mask or a bias `(b, h, queries, keys)` that is read, or made, some rows at a time; axes may have size 1."""
+
+    shape: tuple[int, ...]
+    block: Callable[[slice], Tensor]
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Its rows in blocks of about `NUMBERS` numbers, at least one row each."""
+        b, h, rows, columns = self.shape
+        count = max(NUMBERS // max(b * h * columns, 1), 1)
+        for first in range(0, rows, count):
+            some = slice(first, min(first + count, rows))
+            yield some, self.block(some)
+
+
+def by_rows(x: Tensor) -> ByRows:
+    """A tensor with four axes, in views of its rows."""
+    return ByRows(tuple(x.shape), lambda rows: x[:, :, rows])
+
+
 class Distances:
-    """One number for each distance from a query to a key, collected from blocks of a bias `(b, h, queries, keys)`.
+    """One number for each distance from a query to a key, collected from blocks of rows.
+
+    Args:
+        like: of the dtype and on the device of the bias.
 
     Attributes:
         found: `(h, queries + keys - 1)`, NaN where no pair that may be seen has come yet.
     """
 
-    def __init__(self, bias: Tensor) -> None:
-        _, h, queries, keys = bias.shape
+    def __init__(self, heads: int, queries: int, keys: int, like: Tensor) -> None:
         self.queries, self.keys = queries, keys
-        self.found = bias.new_full((h, queries + keys - 1), math.nan)
+        self.found = like.new_full((heads, queries + keys - 1), math.nan)
 
     def fit(self, rows: slice, bias: Tensor, allowed: Tensor | None) -> bool:
         """Take the bias of some queries; False where two pairs that may be seen have one distance and two numbers.
 
         Shapes:
-            bias `(b, h, rows, keys)`, allowed `(b|1, h|1, rows|1, keys)`.
+            bias `(b|1, h|1, rows, keys)`, allowed `(b|1, h|1, rows|1, keys)`.
         """
         low = self._by_distance(bias, allowed, math.inf)
         high = -self._by_distance(-bias, allowed, math.inf)
@@ -73,34 +96,31 @@ class Lines:
         known = self._known.get(id(bias))
         if known is None or known[0]() is not bias or not same(known[1], call.runs):
             key = id(bias)
-            known = weakref.ref(bias, lambda _: self._known.pop(key, None)), call.runs, line_of(bias, call.runs)
+            known = (
+                weakref.ref(bias, lambda _: self._known.pop(key, None)),
+                call.runs,
+                line_of(by_rows(bias), call.runs),
+            )
             self._known[key] = known
         if known[2] is not None:
             call.bias, call.by_offset = None, known[2]
         return call
 
 
-def line_of(bias: Tensor, runs: Runs | None) -> Tensor | None:
+def line_of(bias: ByRows, runs: Runs | None) -> Tensor | None:
     """The bias by offset, `(h, q + k - 1)`; None where two pairs that may be seen have one distance and two numbers.
 
     Also for a bias that queries or keys share, which has nothing to shorten. Offsets that no query may see are 0.
     """
-    if min(bias.shape[2:]) < 2 or not bias.numel():
+    _, heads, queries, keys = bias.shape
+    if min(queries, keys) < 2 or 0 in bias.shape:
         return None
-    distances = Distances(bias)
-    for rows in blocks_of_rows(bias):
-        allowed = None if runs is None else runs.block(rows, 0, bias.shape[3])
-        if not distances.fit(rows, bias[:, :, rows], allowed):
+    distances: Distances | None = None
+    for rows, block in bias.blocks():
+        distances = distances or Distances(heads, queries, keys, block)
+        if not distances.fit(rows, block, None if runs is None else runs.block(rows, 0, keys)):
             return None
-    return distances.line()
-
-
-def blocks_of_rows(x: Tensor) -> Iterator[slice]:
-    """The rows of a tensor `(b, h, rows, columns)` in blocks of about `NUMBERS` numbers, at least one row each."""
-    b, h, rows, columns = x.shape
-    count = max(NUMBERS // max(b * h * columns, 1), 1)
-    for first in range(0, rows, count):
-        yield slice(first, min(first + count, rows))
+    return None if distances is None else distances.line()
 
 
 def same(a: Runs | None, b: Runs | None) -> bool:

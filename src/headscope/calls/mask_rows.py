@@ -17,7 +17,7 @@ from headscope.attention.known import known
 from headscope.attention.masks import tensors
 from headscope.attention.masks.runs import Runs, concatenate
 from headscope.calls.call import both
-from headscope.calls.lines import blocks_of_rows, line_of, same
+from headscope.calls.lines import ByRows, by_rows, line_of, same
 
 
 class Meaning(NamedTuple):
@@ -45,7 +45,7 @@ class Reader:
         four = mask.detach()[(None,) * (4 - mask.ndim)]
         if not known(mask):
             return Meaning(*tensors.read(four))
-        return tensors.once(self._masks, mask, lambda: of_mask(four))
+        return tensors.once(self._masks, mask, lambda: of_rows(narrow(four)))
 
     def bias(self, x: Tensor, runs: Runs | None) -> Meaning:
         """What is added where these runs allow it, as it is now and outside of the graph; it may be written to later.
@@ -60,7 +60,7 @@ class Reader:
         for one in earlier:
             if same(one.runs, runs):
                 return one
-        line = line_of(x_now, runs)
+        line = line_of(by_rows(x_now), runs)
         copy = next((one.bias for one in earlier if one.bias is not None), None)
         if line is None and copy is None:
             copy = x_now.clone()
@@ -68,14 +68,19 @@ class Reader:
         return earlier[-1]
 
 
-def of_mask(mask: Tensor) -> Meaning:
-    """The meaning of a mask with four axes, from blocks of its rows."""
+def narrow(mask: Tensor) -> ByRows:
+    """A mask with four axes; those that were expanded have size 1 again."""
     for axis in range(3):
         if mask.stride(axis) == 0 and mask.shape[axis] > 1:
             mask = mask.narrow(axis, 0, 1)
+    return by_rows(mask)
+
+
+def of_rows(mask: ByRows) -> Meaning:
+    """The meaning of a mask, from blocks of its rows."""
     parts, counts, hides, adds = [], [], False, False
-    for rows in blocks_of_rows(mask):
-        allowed, added = allowed_and_added(mask[:, :, rows])
+    for _, block in mask.blocks():
+        allowed, added = allowed_and_added(block)
         hidden = not bool(allowed.all())
         parts.append(tensors.runs_of(allowed if hidden else allowed[:1, :1, :1]))
         counts.append(allowed.shape[2])
@@ -92,11 +97,12 @@ def allowed_and_added(mask: Tensor) -> tuple[Tensor, Tensor | None]:
     return (mask, None) if mask.dtype == torch.bool else tensors.split(mask)
 
 
-def copied(mask: Tensor) -> Tensor:
-    """What a mask adds, 0 where it hides."""
-    own = torch.empty_like(mask)
-    for rows in blocks_of_rows(mask):
-        added = tensors.split(mask[:, :, rows])[1]
+def copied(mask: ByRows) -> Tensor | None:
+    """What a mask adds, 0 where it hides; None where it has no rows."""
+    own: Tensor | None = None
+    for rows, block in mask.blocks():
+        own = block.new_empty(mask.shape) if own is None else own
+        added = tensors.split(block)[1]
         own[:, :, rows] = 0.0 if added is None else added
     return own
 

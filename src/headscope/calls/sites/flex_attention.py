@@ -6,17 +6,17 @@ Source: Dong et al. 2024, Flex Attention (arXiv:2412.05496).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from headscope.attention.masks.runs import Runs, from_dense
-from headscope.attention.masks.tensors import split
 from headscope.calls import eager_mode
 from headscope.calls.call import Call, both, from_weights
-from headscope.calls.mask_rows import Reader
+from headscope.calls.lines import ByRows
+from headscope.calls.mask_rows import Meaning, Reader, of_rows
 from headscope.calls.sites.site import Arguments, Site
 from headscope.compat.compiler import compiled_calls
 from headscope.compat.flex_attention import (
@@ -79,13 +79,10 @@ def call_of(
     runs = runs_of(block_mask, q, k, blocks=compiled_calls() > 1)
     if is_identity(score_mod):
         return Call(q, k, v, runs, None, scale)
-    added = bias_of(score_mod, q, k)
+    added = added_by(score_mod, q, k)
     if added is None:
         return from_weights(weights(q, k, score_mod, runs, scale), v)
-    allowed, bias = split(added)
-    if not bool(allowed.all()):
-        runs = both(runs, from_dense(allowed))
-    return Call(q, k, v, runs, bias, scale)
+    return Call(q, k, v, both(runs, added.runs), added.bias, scale, by_offset=added.by_offset)
 
 
 def runs_of(block_mask: tuple[Any, ...], q: Tensor, k: Tensor, *, blocks: bool) -> Runs | None:
@@ -128,19 +125,34 @@ def listed(count: Tensor, indices: Tensor | None) -> Tensor:
     return found.scatter_add(-1, indices.long(), chosen.int()).bool()
 
 
-def bias_of(score_mod: Callable[..., Tensor], q: Tensor, k: Tensor) -> Tensor | None:
-    """What a score_mod adds, with axes of size 1 where it is the same for all; None when it does something else."""
-    at = indices(q, k)
-    found = [score_mod(torch.full_like(at[0] * at[1] * at[2] * at[3], p, dtype=torch.float32), *at) for p in PROBES]
-    added = found[0] - PROBES[0]
-    for probe, score in zip(PROBES[1:], found[1:], strict=True):
-        if not torch.allclose(score - probe, added, atol=1e-5, rtol=1e-5):
+def added_by(score_mod: Callable[..., Tensor], q: Tensor, k: Tensor) -> Meaning | None:
+    """What a score_mod adds, asked about some rows of pairs at a time; None when it does something else."""
+    item, head, row, column = indices(q, k)
+
+    def changed(rows: slice, probe: float) -> Tensor:
+        at = item, head, row[:, :, rows], column
+        shape = torch.broadcast_shapes(*(x.shape for x in at))  # type: ignore[no-untyped-call]
+        found: Tensor = score_mod(torch.full(shape, probe, device=q.device), *at) - probe
+        return found
+
+    def block(rows: slice) -> Tensor:
+        return narrowed(changed(rows, PROBES[0]), (0, 1))
+
+    added = ByRows((q.shape[0], q.shape[1], q.shape[2], k.shape[2]), block)
+    for rows, one in added.blocks():
+        if not all(torch.allclose(changed(rows, p), one, atol=1e-5, rtol=1e-5) for p in PROBES[1:]):
             return None
-    for axis in range(4):
-        one = added.narrow(axis, 0, 1)
-        if torch.equal(one.expand_as(added), added):
-            added = one
-    return added
+    meaning = of_rows(added)
+    return meaning if meaning.bias is None else meaning._replace(bias=narrowed(meaning.bias, range(4)))
+
+
+def narrowed(x: Tensor, axes: Iterable[int]) -> Tensor:
+    """A tensor with size 1 along those of some axes along which it is the same."""
+    for axis in axes:
+        one = x.narrow(axis, 0, 1) if x.shape[axis] else x
+        if torch.equal(one.expand_as(x), x):
+            x = one
+    return x
 
 
 def indices(q: Tensor, k: Tensor) -> tuple[Tensor, ...]:
