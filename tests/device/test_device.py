@@ -141,6 +141,15 @@ def test_a_mask_is_checked_once_and_waits_for_no_number_in_later_calls(device):
         assert len(recording.layers) == 2
 
 
+def test_keys_of_another_length_are_counted_when_a_later_call_asks(device):
+    layer = hs.nn.MultiheadAttention(8, 2, kv_dim=8).to(device)
+    x, memory = torch.ones(2, 3, 8, device=device), torch.ones(2, 7, 8, device=device)
+    mask = hs.padding([4, 7])
+    with torch.no_grad(), hs.record(layer) as recording, no_waiting(device):
+        layer(x, memory, mask=mask)
+    assert recording[0, 0].k.shape == (7, 4)
+
+
 def test_waiting_is_noticed(device):
     x = torch.ones(3, device=device)
     for wait in (lambda: bool(x.any()), lambda: x.tolist(), lambda: x.sum().item(), lambda: x.to("cpu")):

@@ -120,11 +120,14 @@ class Recorder(Block):
 
     def _keep_first(self, call: Call, kind: str, name: str, number: int, share: Share | None) -> Steps | None:
         """A call that begins a layer."""
-        seen = steps.capacity(call)
+        # The queries of a cross attention have positions of their own: how many keys count is not asked before a later
+        # call, and a GPU is not waited for.
+        uncounted = steps.largest_stop(call) if kind == "cross" else None
+        seen = call.k.shape[2] if kind == "cross" else steps.capacity(call)
         offset = 0 if kind == "cross" else max(seen - call.q.shape[2], 0)
         asked = call.q.shape[2]
         fingerprints = steps.fingerprints_of(call.k[:, :, :seen])
-        one = Steps(None, fingerprints, offset + asked, seen, offset, asked)
+        one = Steps(None, fingerprints, offset + asked, seen, offset, asked, uncounted)
         self.growing[name] = one
         if not self.selection.may_want(number, name, len(self.numbers)) or not self.selection.wants_kind(name, kind):
             return None

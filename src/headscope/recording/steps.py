@@ -59,6 +59,8 @@ class Steps:
         fingerprints: of every key so far, `(b, k, n)`.
         offset: how many positions stand before the first recorded query.
         asked: how many positions there are up to the last query.
+        seen: how many keys of the first call count.
+        uncounted: its largest stop, where a GPU has yet to compute it: `count` waits for it when a later call asks.
     """
 
     layer: Layer | None
@@ -67,7 +69,14 @@ class Steps:
     seen: int = 0
     offset: int = 0
     first_queries: int = 0
+    uncounted: Tensor | None = None
     steps: list[Step] = field(default_factory=list)
+
+    def count(self) -> None:
+        """Know how many keys of the first call count."""
+        if self.uncounted is not None:
+            self.seen, self.uncounted = max(int(self.uncounted), 1), None
+            self.fingerprints = self.fingerprints[:, : self.seen]
 
     @property
     def keys(self) -> int:
@@ -106,13 +115,23 @@ def fingerprints_of(k: Tensor) -> Tensor:
 
 def capacity(call: Call) -> int:
     """How many of a call's keys any query may see: a static cache holds more."""
+    stop = largest_stop(call)
+    return call.k.shape[2] if stop is None else max(int(stop), 1)
+
+
+def largest_stop(call: Call) -> Tensor | None:
+    """The end of the last run of a call, on its device; None where all its keys count."""
     if call.runs is None or call.k.shape[2] <= call.q.shape[2] or not call.runs.stop.numel():
-        return call.k.shape[2]
-    return max(int(call.runs.stop.max()), 1)
+        return None
+    return call.runs.stop.max()
 
 
 def continues(steps: Steps, call: Call, cross: bool) -> Place | None:
-    """Where a call goes on; None when it does not continue the ones before."""
+    """Where a call goes on; None when it does not continue the ones before.
+
+    Whether it does decides what is kept of it, so that it is known at once: a GPU is waited for.
+    """
+    steps.count()
     seen, asked, known = capacity(call), call.q.shape[2], steps.keys
     if len(call.k) != len(steps.fingerprints):
         return None
