@@ -1,6 +1,7 @@
 """The benchmark of a GPU refuses without one, checks values before it times, and keeps to its minutes."""
 
 import importlib
+import subprocess
 import sys
 
 import pytest
@@ -14,7 +15,7 @@ from benchmarks import table
 def gpu(monkeypatch):
     monkeypatch.syspath_prepend(table.HERE)
     yield importlib.import_module("gpu")
-    for name in ("gpu", "timing"):
+    for name in ("gpu", "gpu_rows", "timing"):
         sys.modules.pop(name, None)
 
 
@@ -37,27 +38,69 @@ def test_a_wrong_number_is_found_before_it_is_timed(gpu, case):
 
 
 def test_rows_past_the_minutes_are_named_and_failures_have_their_reason(gpu, monkeypatch):
-    monkeypatch.setattr(gpu, "timed", lambda work: work())
-    run = gpu.Run(until=1.0, clock=lambda: 0.5)
+    monkeypatch.setattr(gpu.Place, "timed", lambda place, work: work())
+    run = gpu.Run(until=1.0, place=gpu.DRY, clock=lambda: 0.5)
     run.add("case", "path", "forward", lambda: 2.0, 4e12, "TFLOP/s")
 
     def fails():
         raise ValueError("head size\nmore")
 
     run.add("case", "other", "forward", fails, 1.0, "TFLOP/s")
+    run.add("case", "unproven", "forward", lambda: 2.0, 1.0, "TFLOP/s", proof=fails)
     run.clock = lambda: 2.0
     run.add("case", "late", "forward", lambda: 2.0, 1.0, "TFLOP/s")
     assert [str(row) for row in run.rows] == [
         "| case | path | forward | 2000.000 ms | 2.0 TFLOP/s |  |",
         "| case | other | forward |  |  | ValueError: head size |",
+        "| case | unproven | forward |  |  | ValueError: head size |",
         "| case | late | forward |  |  | no time left |",
     ]
 
 
 def test_every_row_of_the_question_is_a_step(gpu):
-    names = [getattr(step, "func", step).__name__ for step in gpu.steps()]
+    names = [gpu.name_of(step) for step in gpu.steps(gpu.Place())]
     assert names[0] == "limits"
     assert {"attention_rows", "look_rows", "decode_rows", "length_rows", "record_rows"} < set(names)
+    assert set(names) == {gpu.name_of(step) for step in gpu.steps(gpu.DRY)}
+
+
+def test_statistics_that_are_wrong_are_found_before_they_are_timed(gpu, monkeypatch):
+    request = gpu.asked_of(gpu.Place("cpu", torch.float32), *gpu.DRY.inputs(1, 2, 1, 11, 13, 5), hs.causal())
+    ask = gpu.every_statistic(5)
+    gpu.check_statistics(request, ask)
+    for name, message in (("entropy", "entropy differs from the formula"), ("received", "receive sums to 2.0000")):
+        seen = gpu.stream(request, ask)
+        setattr(seen, name, 2 * getattr(seen, name))
+        monkeypatch.setattr(gpu, "stream", lambda request, ask, seen=seen: seen)
+        with pytest.raises(AssertionError, match=message):
+            gpu.check_statistics(request, ask)
+        monkeypatch.undo()
+
+
+def test_a_step_that_fails_is_a_row_and_the_others_run(gpu, monkeypatch, capsys):
+    def breaks(run):
+        raise KeyError("lost")
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(gpu, "steps", lambda place: [breaks, gpu.limits])
+    assert gpu.main(["--dry", "--only", "copy"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "| breaks |  |  |  |  | KeyError: 'lost' |"
+    assert lines[3].startswith("| limits | copy | 0.0 GB, read and written |")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_dry_run_goes_through_every_step():
+    pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
+    command = [sys.executable, "-W", "ignore", str(table.HERE / "gpu.py"), "--dry"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
+    # What a CPU cannot run at all is refused by torch; everything else has its time, and its numbers were checked.
+    failed = {(row[1], row[-1].split(":")[0]) for row in rows if not row[3].strip() and "Error" in row[-1]}
+    assert {path for path, _ in failed} == {"SDPA cuDNN", "SDPA efficient", "FlexAttention"}
+    assert [row for row in rows if "headscope triton" in row and "forward + backward" in row and "ms" in row[3]]
+    assert any("recorded" in row for row in rows)
 
 
 def test_what_a_bare_machine_needs_is_all_that_torch_does_not_bring(monkeypatch):
