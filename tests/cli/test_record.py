@@ -87,7 +87,7 @@ def test_a_recording_is_viewed(both, here, capsys):
     refused(capsys, "view", both[0], "--model", "x", match="is a recording, .* Leave out --model")
     refused(capsys, "view", both[0], "--pair", "x", match="is a recording, .* Leave out --pair")
     (here / "empty").mkdir()
-    refused(capsys, "view", "empty", match="empty")
+    refused(capsys, "view", "./empty", match="empty: has no recording.json")
 
 
 def test_two_recordings_are_compared(both, here, capsys):

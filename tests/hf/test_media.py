@@ -159,7 +159,7 @@ def test_a_picture_without_a_model_and_with_a_second_text(vit, tmp_path, capsys)
     path = str(picture(tmp_path / "a.png"))
     for more, says in (
         ([], "the packaged model reads text. Give a model of pictures with --model"),
-        (["--model", vit, "--pair", "x"], "a second text beside it is not read. Leave out --pair"),
+        (["--model", vit, "--pair", "x"], "--pair is a second text beside a text. Leave out --pair"),
     ):
         assert run(["view", path, "-o", str(tmp_path / "x.html"), *more]) == 2
         assert says in capsys.readouterr().err

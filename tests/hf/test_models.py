@@ -91,7 +91,7 @@ def test_what_the_hub_cache_holds_needs_no_network(bert, tmp_path, monkeypatch):
 def test_what_the_hub_has_is_downloaded(bert, monkeypatch):
     seen, loaded = [], load(str(bert))
 
-    def read(transformers, source, name, *, local):
+    def read(transformers, source, name, *, local, together):
         seen.append(local)
         return loaded
 
@@ -146,7 +146,7 @@ def test_a_cached_model_that_cannot_be_loaded_says_why_also_without_a_network(mo
     refuse(monkeypatch, OSError("no route"))
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: "/cache/config.json")
 
-    def read(transformers, source, name, *, local):
+    def read(transformers, source, name, *, local, together):
         raise ModelError("no sdpa in this one")
 
     monkeypatch.setattr(models, "_read", read)

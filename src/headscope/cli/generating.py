@@ -22,6 +22,8 @@ def able(loaded: Loaded) -> Loaded:
     """
     import transformers
 
+    if loaded.processor is not None and loaded.tokenizer is not None and loaded.model.can_generate():
+        return loaded  # the whole model that was saved, which reads pictures and text together
     config = loaded.model.config
     kinds = ("Seq2SeqLM", "SpeechSeq2Seq") if config.is_encoder_decoder else ("CausalLM",)
     for kind in kinds:

@@ -29,7 +29,10 @@ def recorded_media(
             f"{path} is {kind.name}, and the packaged model reads text. Give a model of {kind.what}s with --model."
         )
     if pair is not None:
-        raise HeadscopeError(f"{path} is {kind.name}; a second text beside it is not read. Leave out --pair.")
+        raise HeadscopeError(
+            f"{path} is {kind.name}, and --pair is a second text beside a text. Leave out --pair; a text about a "
+            "picture is given after it."
+        )
     import headscope as hs
     from headscope.cli.generating import able
     from headscope.cli.generating import generate as made_by
@@ -49,10 +52,54 @@ def recorded_media(
             else:
                 made_by(loaded, dict(inputs), generate)
     recording.model = shown_name(loaded.name)
+    name_source(recording, path)
+    return recording, [] if generate is None else list(recording.layers[-1].queries[0].labels[1:])
+
+
+def recorded_together(
+    path: Path, text: str, name: str | None, generate: int | None = None
+) -> tuple[Recording, list[str]]:
+    """Run a model on a picture and a text together and record it, and what it made at each step.
+
+    Raises:
+        HeadscopeError: no model was named, or one that does not read both.
+    """
+    if name is None:
+        raise HeadscopeError(
+            f"{path} is a picture beside a text, and the packaged model reads text; give a model of both with --model."
+        )
+    import headscope as hs
+    from headscope.cli.generating import able, generated
+    from headscope.cli.generating import generate as made_by
+    from headscope.hf import models
+    from headscope.hf.picture_and_text import together_inputs
+    from headscope.hf.text import run_inputs
+
+    with busy(f"loading {name}"), collecting_later():
+        quiet()
+        loaded = models.load(name, together=True)
+        loaded = loaded if generate is None else able(loaded)
+    made: list[str] = []
+    with busy("reading"):
+        inputs = together_inputs(loaded, path, text)
+        with hs.record(loaded.model) as recording:
+            if generate is None:
+                run_inputs(loaded, inputs, "picture and text")
+            else:
+                ids = made_by(loaded, inputs, generate)
+                read = inputs["decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"][0].tolist()
+                # Some models give back only what they made.
+                made = generated(loaded, ids, len(read))[1] if ids[: len(read)] == read else []
+    recording.model = shown_name(loaded.name)
+    name_source(recording, path)
+    return recording, made
+
+
+def name_source(recording: Recording, path: Path) -> None:
+    """Give the axes of patches and frames the name of their file."""
     for layer in recording.layers:
         for side in ("queries", "keys"):
             setattr(layer, side, [named(axis, path) for axis in getattr(layer, side)])
-    return recording, [] if generate is None else list(recording.layers[-1].queries[0].labels[1:])
 
 
 def named(axis: Axis, path: Path) -> Axis:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from headscope.characters import shortened
 from headscope.cli.loading import quiet, shown_name
+from headscope.cli.recordings import note_on, recording_named
 from headscope.cli.source import file_of, is_folder, kind_of_argument, read_text
 from headscope.cli.status import busy, collecting_later, warn
 from headscope.errors import HeadscopeError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 MODEL = "A folder, or a name on the Hugging Face Hub; the packaged all-MiniLM-L6-v2 unless given."
 # Letters of a text that stand at the top of a page.
 TITLE = 90
+BESIDE = "A text about a picture, for a model that reads both; a text, a file of text, or -."
 PAIR = "A second text: the second segment, or what the decoder of an encoder-decoder model reads."
 
 
@@ -59,15 +61,25 @@ def read(
     pair: str | None = None,
     encoding: str | None = None,
     generate: int | None = None,
+    beside: str | None = None,
 ) -> Read:
     """The recording in a folder, or that of a model which runs on a text; and what it is of, as a title.
+
+    Args:
+        beside: a text that is read together with a picture; either may come first.
 
     Raises:
         HeadscopeError: a model, a second text or an encoding for a recording, which has its own; as `read_text` and
             `recorded`.
     """
-    shared, title = unpacked(given)
-    if shared is None and not is_folder(given):
+    if beside is not None:
+        return read_together(given, beside, model, pair, encoding, generate)
+    folder = recording_named(given)
+    shared, title = (None, "") if folder is not None else unpacked(given)
+    note = note_on(given, folder)
+    if note is not None:
+        warn(note)
+    if shared is None and folder is None:
         media = kind_of_argument(given)
         if media is not None:
             from headscope.cli.media import recorded_media
@@ -87,8 +99,32 @@ def read(
             raise HeadscopeError(f"{given} is a recording, which has its model and text in it. Leave out {option}.")
     import headscope as hs
 
-    path = Path(given).expanduser()
+    path = folder or Path(given)
     return Read(hs.load(shared or path), title or path.resolve().stem, [])
+
+
+def read_together(
+    given: str, beside: str, model: str | None, pair: str | None, encoding: str | None, generate: int | None
+) -> Read:
+    """The recording of a model that runs on a picture and a text together; either may come first.
+
+    Raises:
+        HeadscopeError: not one picture and one text, or --pair.
+    """
+    kinds = [None if recording_named(one) is not None else kind_of_argument(one) for one in (given, beside)]
+    found = [one for one in kinds if one is not None and one[1].what == "picture"]
+    if len(found) != 1 or any(one is not None and one[1].what != "picture" for one in kinds):
+        raise HeadscopeError(
+            f"{shortened(given, TITLE)} and {shortened(beside, TITLE)}: of two inputs one is a picture and the other a "
+            "text about it. A second text goes with --pair; quote a text that has spaces."
+        )
+    if pair is not None:
+        raise HeadscopeError("--pair is a second text beside a text, and here one is beside a picture. Leave it out.")
+    from headscope.cli.media import recorded_together
+
+    path, text = found[0][0], read_text(beside if kinds[1] is None else given, encoding)
+    recording, made = recorded_together(path, text, model, generate)
+    return Read(recording, titles_of(path.name, text), made)
 
 
 def unpacked(given: str) -> tuple[Path | None, str]:

@@ -8,7 +8,7 @@ import typer
 
 from headscope.cli.generating import GENERATE
 from headscope.cli.json_output import JSON, about, emit
-from headscope.cli.reading import ENCODING, MODEL, PAIR, read
+from headscope.cli.reading import BESIDE, ENCODING, MODEL, PAIR, read
 from headscope.cli.source import is_folder
 from headscope.cli.status import say
 from headscope.errors import HeadscopeError
@@ -19,6 +19,8 @@ def record(
         str,
         typer.Argument(metavar="INPUT", help="A text, a file (a text, a picture, a sound), or - for standard input."),
     ],
+    beside: Annotated[str | None, typer.Argument(metavar="TEXT", help=BESIDE, show_default=False)] = None,
+    *,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="DIR", help="The folder to write; named NAME.headscope.")
     ],
@@ -41,7 +43,7 @@ def record(
     if is_folder(given):
         raise HeadscopeError(f"record: {given} is a folder. Give a text, a text file, or - for standard input.")
     target = outputs.folder(output, overwrite=overwrite)
-    recording = read(given, model, pair, encoding, generate).recording
+    recording = read(given, model, pair, encoding, generate, beside).recording
     with busy("writing"):
         path = recording.save(target, overwrite=overwrite)
     if as_json:

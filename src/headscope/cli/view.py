@@ -9,7 +9,7 @@ import typer
 from headscope.characters import shortened, visible
 from headscope.cli.generating import GENERATE
 from headscope.cli.json_output import JSON, about, emit, rows_of
-from headscope.cli.reading import ENCODING, MODEL, PAIR, Read, read
+from headscope.cli.reading import BESIDE, ENCODING, MODEL, PAIR, Read, read
 from headscope.cli.status import busy, say
 from headscope.errors import HeadscopeError
 
@@ -29,6 +29,7 @@ def view(
             help="A text, a file (a text, a picture, a sound), - for standard input, a recording, or a shared .zip.",
         ),
     ],
+    beside: Annotated[str | None, typer.Argument(metavar="TEXT", help=BESIDE, show_default=False)] = None,
     model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=MODEL)] = None,
     pair: Annotated[str | None, typer.Option(metavar="TEXT|FILE", help=PAIR)] = None,
     encoding: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODING)] = None,
@@ -54,7 +55,7 @@ def view(
     as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """See what every head of a model attends to in a text.
+    """See what every head of a model attends to in a text, a picture, a sound, or a picture with a text.
 
     Prints a small picture of each head and what the heads do in plain words, and writes a page (one HTML file that
     needs no network) in which every weight can be looked at.
@@ -70,7 +71,7 @@ def view(
     if head is not None and layer is None:
         raise HeadscopeError(f"--head {head} is given without a layer. Give both: --layer L --head {head}")
     target = outputs.choose(output)
-    found = read(text, model, pair, encoding, generate)
+    found = read(text, model, pair, encoding, generate, beside)
     with busy("writing"):
         write(found, target, layer, head, thumbnails=thumbnails)
     what = "figure" if outputs.is_figure(target) else "page"

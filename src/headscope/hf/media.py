@@ -30,6 +30,11 @@ def media_inputs(loaded: Loaded, path: Path, what: str) -> dict[str, Tensor]:
     """
     reads = loaded.model.main_input_name
     if reads not in READS[what] or loaded.processor is None:
+        if what == "picture" and getattr(loaded.model.config, "vision_config", None) is not None:
+            raise ModelError(
+                f"{path}: model {loaded.name!r} reads a picture and a text together; give the text, too: "
+                f"headscope view {path} TEXT --model {loaded.name}"
+            )
         raise ModelError(
             f"{path}: this is a {what}, and model {loaded.name!r} reads {'text' if reads == 'input_ids' else reads}; "
             f"give a model of {what}s with --model, or a text."

@@ -39,7 +39,7 @@ class Loaded:
     Attributes:
         name: how the model is called in titles and messages.
         tokenizer: None for a model of pictures or sounds that has none.
-        processor: makes the inputs of a model that does not read text.
+        processor: makes the inputs of a model that does not read text, or not text alone.
         absent: names of weights that the model has and its files do not: they are random.
     """
 
@@ -65,7 +65,7 @@ class Loaded:
         return min(limits) if limits else None
 
 
-def load(name: str | None = None) -> Loaded:
+def load(name: str | None = None, *, together: bool = False) -> Loaded:
     """A model with torch's own scaled dot-product attention, in evaluation, and its tokenizer.
 
     What is on this machine is taken without asking the network: the packaged model, a folder, the local Hub cache. Only
@@ -73,6 +73,8 @@ def load(name: str | None = None) -> Loaded:
 
     Args:
         name: a folder with `config.json` and weights, or a name on the Hub; None for the packaged all-MiniLM-L6-v2.
+        together: load the whole model that was saved, with its heads, and what makes its inputs of a picture and a text
+            together; else the part that transformers' AutoModel gives.
 
     Raises:
         MissingExtra: transformers is not installed, or the packaged model was asked for and is not.
@@ -96,7 +98,7 @@ def load(name: str | None = None) -> Loaded:
                 f"model {name!r}: the folder has no config.json; give the folder that save_pretrained wrote, "
                 "with config.json, the weights and the tokenizer's files."
             )
-        return _read(transformers, str(folder), folder.resolve().name, local=True)
+        return _read(transformers, str(folder), folder.resolve().name, local=True, together=together)
     if folder.is_file():
         raise ModelError(f"model {name!r}: this is a file; give the folder that it lies in.")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
@@ -104,11 +106,11 @@ def load(name: str | None = None) -> Loaded:
     cached: ModelError | None = None
     if (snapshot := _in_cache(name)) is not None:
         try:
-            return _read(transformers, str(snapshot), name, local=True)
+            return _read(transformers, str(snapshot), name, local=True, together=together)
         except ModelError as error:
             cached = error
     _ask_hub(name, cached)
-    return _read(transformers, name, name, local=False)
+    return _read(transformers, name, name, local=False, together=together)
 
 
 def packaged() -> Path:
@@ -220,14 +222,19 @@ def _in_time(ask: Callable[[], Any], seconds: float) -> None:
         raise failed[0]
 
 
-def _read(transformers: ModuleType, source: str, name: str, *, local: bool) -> Loaded:
+def _read(transformers: ModuleType, source: str, name: str, *, local: bool, together: bool = False) -> Loaded:
     """Model and tokenizer from a folder, the Hub's cache or, unless `local`, the Hub."""
     options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
     try:
-        model, report = transformers.AutoModel.from_pretrained(
-            source, attn_implementation="sdpa", output_loading_info=True, **options
-        )
-        tokenizer, processor = _readers(transformers, source, model.main_input_name, options)
+        kind = _saved_class(transformers, source, options) if together else transformers.AutoModel
+        # Attention that a class writes out itself is recorded, too.
+        attention = "sdpa" if getattr(kind, "_supports_sdpa", True) else "eager"
+        model, report = kind.from_pretrained(source, attn_implementation=attention, output_loading_info=True, **options)
+        if together:
+            processor = transformers.AutoProcessor.from_pretrained(source, **options)
+            tokenizer = getattr(processor, "tokenizer", None)
+        else:
+            tokenizer, processor = _readers(transformers, source, model.main_input_name, options)
     except Exception as error:  # foreign files and foreign code: everything can happen
         raise ModelError(
             f"model {name!r} cannot be loaded: {first_line(error)} "
@@ -235,6 +242,13 @@ def _read(transformers: ModuleType, source: str, name: str, *, local: bool) -> L
         ) from error
     absent = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     return Loaded(name, model.eval(), tokenizer, tuple(absent), processor)
+
+
+def _saved_class(transformers: ModuleType, source: str, options: dict[str, Any]) -> Any:
+    """The class of transformers that a model was saved as, by its config; AutoModel where that is none of its own."""
+    config = transformers.AutoConfig.from_pretrained(source, **options)
+    names = [name for name in config.architectures or () if isinstance(name, str)]
+    return next((found for name in names if (found := getattr(transformers, name, None))), transformers.AutoModel)
 
 
 def _readers(transformers: ModuleType, source: str, reads: str, options: dict[str, Any]) -> tuple[Any, Any]:
