@@ -17,7 +17,7 @@ def write(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def test_rooms_import_only_what_they_stand_on():
+def test_packages_import_only_what_they_stand_on():
     assert imports.forbidden(SOURCE) == []
 
 
@@ -25,7 +25,7 @@ def test_no_module_imports_itself_in_a_circle():
     assert imports.cycles(SOURCE) == []
 
 
-def test_every_room_and_file_of_the_package_has_its_place_in_the_order():
+def test_every_package_and_file_of_the_package_has_its_place_in_the_order():
     there = {p.stem for p in SOURCE.iterdir() if p.suffix == ".py" or any(p.rglob("*.py"))} - {"__init__"}
     assert there <= set(imports.STANDS_ON)
 

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_iter
 import headscope as hs
 from headscope.attention.masks import tensors
 from headscope.calls import lines, mask_rows
+from headscope.calls.call import Call
 from headscope.calls.mask_rows import Meaning, Reader, narrow, of_rows, together
 from headscope.calls.sites.flex_attention import added_by
 
@@ -163,6 +164,15 @@ def test_layers_that_share_a_bias_and_not_their_masks():
         expected = scores.masked_fill(~mask.to_dense(Q, Q), -math.inf).softmax(-1)
         for head in range(H):
             torch.testing.assert_close(layer.head(head).weights(), expected[0, head])
+
+
+def test_a_bias_of_calls_with_other_runs_is_looked_at_again():
+    reader, bias = lines.Lines(), alibi(Q, Q).clamp(min=-100.0)
+    q = torch.zeros(1, H, Q, 4)
+    for mask in (hs.window(2), hs.causal(), hs.window(2)):
+        runs = mask.runs(Q, Q, q.device)
+        call = reader.shorten(Call(q, q, q, runs, bias, 1.0))
+        assert torch.equal(call.by_offset, lines.line_of(lines.by_rows(bias), runs))
 
 
 MODELS = {

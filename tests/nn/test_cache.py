@@ -373,6 +373,21 @@ def test_a_mask_is_made_anew_after_a_reorder() -> None:
 
 
 @torch.no_grad()
+def test_a_mask_is_made_anew_after_a_rollback() -> None:
+    """One mask, as many keys as before, and more padding in front of one of the sequences."""
+    layer, mask, lengths, counts = make(), hs.causal(), [7, 5, 11], [1, 2, 1]
+    x, _ = ragged(lengths, 1)
+    cache, new = KeyValueCache(layer, 3, length=30, lengths=lengths), torch.randn(3, 1, 21, dtype=D)
+    layer(x[:, :11], mask=mask, cache=cache)
+    layer(x[:, 11:], mask=mask, cache=cache)
+    cache.rollback(torch.tensor(counts))
+    given = layer(new, mask=mask, cache=cache)
+    for item, length in enumerate(lengths):
+        alone = torch.cat([x[item, 11 - length : 12 - counts[item]], new[item]])[None]
+        torch.testing.assert_close(given[item], layer(alone, mask=mask)[0, -1:])
+
+
+@torch.no_grad()
 def test_a_rollback_is_checked_for_the_one_that_goes_back_most() -> None:
     layer, x = make(), torch.randn(2, N, 21, dtype=D)
     cache = KeyValueCache(layer, 2, window=5)

@@ -155,3 +155,9 @@ def test_possible_numbers_hold_every_final_one(chosen):
             kept = set(choice.possible(range(count), count))
             assert want & set(range(count)) <= kept
     assert not choice.depends_on_the_count or kept
+
+
+@pytest.mark.parametrize("chosen", [slice(1, -1), slice(-3, None), slice(None, None, 3), slice(5), slice(4, 1, -2)])
+def test_a_slice_chooses_as_of_a_list(chosen):
+    for count in range(9):
+        assert Choice("layers", chosen).final(count) == list(range(count))[chosen]

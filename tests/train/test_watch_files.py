@@ -21,7 +21,7 @@ def layer():
 
 
 def watched(to, steps, **options):
-    """A watch that was told of some steps, closed."""
+    """A watch of a training of so many steps, closed."""
     with hs.Watch(layer(), PROBE, to=to, **options) as watch:
         for step in range(watch.steps + 1, steps + 1):
             watch.step(float(step))
@@ -115,6 +115,14 @@ def test_a_training_that_goes_on_repeats_no_step(tmp_path):
     assert steps_in(tmp_path) == [step for step in range(8) for _ in range(3)]
     assert watch.table.column("step") == steps_in(tmp_path)
     assert sorted(watch.recordings) == [0, 7]
+
+
+def test_the_first_look_of_a_training_that_goes_on_has_the_loss_of_the_last_one(tmp_path):
+    watched(tmp_path, 2)
+    watch = hs.Watch(layer(), PROBE, to=tmp_path, start=3)
+    watch.begin()
+    watch.close()
+    assert [row["loss"] for row in watch.table if row["step"] == 3] == [2.0] * 3
 
 
 def test_a_step_of_which_heads_are_missing_is_looked_at_again(tmp_path):
