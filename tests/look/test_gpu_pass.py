@@ -1,5 +1,6 @@
 """The pass of a GPU gives what the pass of a CPU gives, and is taken where it can be."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,20 @@ def test_places_of_keys_that_nobody_sees_are_filled_with_other_keys():
     weights, keys = gpu_pass.largest(listed, names, torch.zeros(1, 1, 2), 3)
     assert weights.tolist() == [[[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]]
     assert keys.tolist() == [[[[1, 0, 2], [0, 1, 2]]]]
+
+
+@pytest.mark.parametrize("count", [5, 16])
+def test_lists_are_put_in_order_some_queries_at_a_time(count, monkeypatch):
+    made = torch.Generator().manual_seed(0)
+    listed, names = torch.randn(2, 3, 7, gpu_pass.LISTED, generator=made), torch.randperm(16, generator=made).int()
+    lse = torch.randn(2, 3, 7, generator=made)
+    lse[1, 2, 3], listed[1, 2, 3] = -float("inf"), -float("inf")
+    given = listed, names.expand(listed.shape), lse
+    weights, keys = gpu_pass.largest(given[0].clone(), *given[1:], count)
+    monkeypatch.setattr(gpu_pass, "ORDERED", 5)
+    few = gpu_pass.largest(given[0].clone(), *given[1:], count)
+    torch.testing.assert_close(few[0], weights)
+    assert torch.equal(few[1], keys)
+    expected = torch.exp2(listed.sort(descending=True).values - lse[..., None] / math.log(2.0)).nan_to_num(0.0)
+    torch.testing.assert_close(weights, expected[..., :count])
+    assert torch.equal(keys[0, 0, 0], names[listed[0, 0, 0].argsort(descending=True)][:count].long())

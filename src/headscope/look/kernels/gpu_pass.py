@@ -17,6 +17,8 @@ from headscope.look.kernels.largest import filled, in_order
 
 # How many of the largest weights of a query the kernel keeps, and what one weight of 1 is in its integers.
 LISTED = 16
+# Queries whose lists are put in order at a time: what that needs on the way is many times the lists.
+ORDERED = 2**15
 UNIT = 2.0**40
 
 
@@ -102,7 +104,7 @@ def found(request: Request, ask: Ask, lse: Tensor, made: dict[str, Tensor]) -> S
         if getattr(ask, name):
             setattr(seen, name, made[name])
     if ask.received:
-        seen.received = weights_of(made["received"])
+        seen.received = weights_of(made.pop("received"))
     if ask.mean_map:
         queries, keys = request.q.shape[2], request.k.shape[2]
         heights, widths = (
@@ -125,9 +127,17 @@ def weights_of(integers: Tensor) -> Tensor:
 def largest(listed: Tensor, names: Tensor, lse: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest of the listed scores as weights, in falling order, and their keys.
 
-    Where a query sees fewer keys, keys that it does not see fill the list: their weight is 0.
+    Where a query sees fewer keys, keys that it does not see fill the list: their weight is 0. Some queries at a time,
+    and in the place of the scores where all are wanted: lists of many heads and queries are most of what a pass needs.
     """
-    scores, keys = in_order(listed, names.long())
-    scores, keys = scores[..., :count], keys[..., :count]
-    below = lse.masked_fill(lse.isneginf(), 0.0)[..., None] / math.log(2.0)
-    return torch.exp2(scores - below), filled(keys, scores.isneginf())
+    rows = listed.flatten(0, 2)
+    weights = rows if count == LISTED else rows.new_empty(len(rows), count)
+    keys = torch.empty(len(rows), count, dtype=torch.int64, device=rows.device)
+    below = lse.masked_fill(lse.isneginf(), 0.0).flatten().unsqueeze(-1) / math.log(2.0)
+    parts = (x.split(ORDERED) for x in (rows, names.flatten(0, 2), below, weights, keys))
+    for scores, named, shift, into, found in zip(*parts, strict=True):
+        ordered, places = in_order(scores, named.long())
+        ordered, places = ordered[:, :count], places[:, :count]
+        found.copy_(filled(places, ordered.isneginf()))
+        into.copy_(torch.exp2(ordered - shift))
+    return weights.unflatten(0, listed.shape[:3]), keys.unflatten(0, listed.shape[:3])
