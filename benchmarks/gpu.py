@@ -26,14 +26,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import SDPBackend
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
+import gpu_varlen
 import headscope as hs
-from gpu_rows import DRY, Place, Run, check, reason
-from headscope.attention.request import Request
-from headscope.look.kernels.ask import Ask
-from headscope.look.kernels.stream import stream
+from gpu_looks import look_rows
+from gpu_rows import DRY, Place, Run, check, reason, with_kernel
+from headscope.attention.masks.mask import Combined
 from timing import RESULTS, machine
 
 NO_GPU = "benchmarks/gpu.py needs an NVIDIA GPU and a torch built for CUDA; torch.cuda.is_available() is False here."
@@ -63,7 +63,7 @@ def cases(n: int, heads: int, batch: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def paths(case: str, options: dict[str, Any], n: int, place: Place) -> Iterator[tuple[str, Attention]]:
+def paths(case: str, options: dict[str, Any], n: int, batch: int, place: Place) -> Iterator[tuple[str, Attention]]:
     """Who can run a case: torch's kernels, headscope's own kernel, what headscope picks, and FlexAttention."""
     if case in ("plain", "causal"):
         for name, kernel in TORCH.items():
@@ -71,16 +71,25 @@ def paths(case: str, options: dict[str, Any], n: int, place: Place) -> Iterator[
     elif case in STRUCTURED and n <= 32768:
         mask = options["mask"].to_dense(n, n, place.device)
         yield "SDPA + dense mask", partial(with_mask, mask)
+    if case == "16 documents":
+        yield (
+            "varlen_attn",
+            partial(gpu_varlen.attend, gpu_varlen.of_documents(lengths_of(options, place), batch), True),
+        )
+    elif case == "padding 50 %":
+        padded = gpu_varlen.of_padding(lengths_of(options, place), n)
+        yield "varlen_attn", partial(gpu_varlen.attend, padded, False)
     yield "headscope", partial(hs.attend, **options)
     yield "headscope triton", partial(hs.attend, backend="triton", **options)
     if case not in ("plain", "causal") and (n == FLEX_LENGTH or place.dry):
         yield "FlexAttention", partial(hs.attend, backend="flex", **options)
 
 
-def with_kernel(kernel: SDPBackend, causal: bool, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Torch's attention on one of its kernels."""
-    with sdpa_kernel(kernel):
-        return sdpa(q, k, v, is_causal=causal)
+def lengths_of(options: dict[str, Any], place: Place) -> Tensor:
+    """The lengths of a case of documents or padding."""
+    mask: Any = options["mask"]
+    lengths: Tensor = mask.b.queries if isinstance(mask, Combined) else mask.keys
+    return lengths.to(place.device)
 
 
 def with_mask(mask: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -98,7 +107,7 @@ def attention_rows(run: Run, n: int, d: int, only: tuple[str, ...] = ()) -> None
             continue
         q, k, v = place.inputs(batch, heads, heads, n, n, d, grad=True)
         pairs = hs.plan(q, k, v, **options).flops / (4 * d)
-        for path, call in paths(case, options, n, place):
+        for path, call in paths(case, options, n, batch, place):
             one = Timed(call, q, k, v, options)
             run.add(name, path, "forward", one.forward, 4 * pairs * d, "TFLOP/s", proof=one.proof)
             if run.rows and run.rows[-1].milliseconds is not None:
@@ -154,88 +163,6 @@ def decode_rows(run: Run) -> None:
         for path, call in calls.items():
             one = Timed(call, q, k, v, {})
             run.add(f"decode, batch {batch}", path, "forward", one.forward, moved, "TB/s", proof=one.proof)
-
-
-def every_statistic(cell: int) -> Ask:
-    """All that one pass can find."""
-    return Ask(
-        entropy=True, concentration=True, received=True, top=16, mean_map=True, max_map=True, peak=True,
-        cells=(cell, cell),
-    )  # fmt: skip
-
-
-def look_rows(run: Run) -> None:
-    """All statistics at once, over the forward of the same heads; and the memory they take."""
-    place = run.place
-    n, d, heads = place.size(32768, 37), place.size(128, 16), place.size(16, 2)
-    for name, mask in (("causal", hs.causal()), ("full", None)):
-        q, k, v = place.inputs(1, heads, heads, n, n, d)
-        done = float(hs.plan(q, k, v, mask=mask).flops)
-        case, ask = f"looks, {name}, {n} x {d}", every_statistic(place.size(128, 5))
-        flash = partial(with_kernel, SDPBackend.FLASH_ATTENTION, mask is not None, q, k, v)
-        run.add(case, "SDPA flash", "forward", flash, done, "TFLOP/s")
-        request = asked_of(place, q, k, v, mask)
-        proof = partial(check_statistics, request, ask)
-        run.add(case, "all statistics", "lse and pass", partial(stream, request, ask), done, "TFLOP/s", proof=proof)
-    memory_row(run)
-
-
-def asked_of(place: Place, q: Tensor, k: Tensor, v: Tensor, mask: hs.Mask | None) -> Request:
-    """The call that the statistics are of; dry, as on a GPU, so that the interpreter runs its pass."""
-    request = Request(q, k, v, mask)
-    if place.dry:
-        request.device = request.device._replace(kind="cuda")
-    return request
-
-
-def check_statistics(request: Request, ask: Ask) -> None:
-    """Raise unless the statistics of the last query, and the sums over all, are those of the float64 weights."""
-    seen = stream(request, ask)
-    q, k = request.q[:, :, -1:].double(), request.k.double()
-    weights = torch.softmax(q @ k.mT * request.scale, -1)[:, :, 0]
-    for name, found, expected in (
-        ("entropy", seen.entropy, torch.special.entr(weights).sum(-1)),
-        ("concentration", seen.concentration, weights.square().sum(-1)),
-        ("largest weight", seen.peak, weights.amax(-1)),
-    ):
-        assert found is not None
-        error = float((found[:, :, -1].double() - expected).abs().max())
-        if not error <= 0.02 * max(1.0, float(expected.abs().max())):
-            raise AssertionError(f"{name} differs from the formula by {error:.2g}")
-    assert seen.received is not None
-    total = float(seen.received.double().sum() / seen.received.shape[:2].numel() / request.q.shape[2])
-    if abs(total - 1) > 0.01:
-        raise AssertionError(f"what the keys receive sums to {total:.4f} for each query instead of 1")
-
-
-def memory_row(run: Run) -> None:
-    """What all statistics of a long sequence need beyond their results."""
-    place, case = run.place, "looks, 131072 tokens, 32 heads"
-    if not run.wants(f"{case} all statistics memory"):
-        return
-    n, heads, d = place.size(131072, 37), place.size(32, 2), place.size(64, 16)
-    q, k, v = place.inputs(1, heads, heads, n, n, d)
-    used = peak_memory(
-        place, lambda: stream(asked_of(place, q, k, v, hs.causal()), every_statistic(place.size(512, 5)))
-    )
-    made, most = used
-    share, results = (most - made) / (2 * n**2), made / (2 * n**2)
-    note = f"{share:.2%} of one head's N² in bf16, beside results of {results:.2%}"
-    run.note(case, "all statistics", "memory", note)
-
-
-def peak_memory(place: Place, work: Callable[[], object]) -> tuple[int, int]:
-    """Bytes that the results of some work take, and the most that was taken while it ran."""
-    if place.device != "cuda":
-        work()
-        return 0, 0
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    results = work()
-    place.wait()
-    made = torch.cuda.memory_allocated() - before
-    del results
-    return made, torch.cuda.max_memory_allocated() - before
 
 
 def length_rows(run: Run) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from headscope.attention.equation import attention
 from headscope.attention.request import Request
@@ -176,3 +178,9 @@ def check(found: Tensor, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any
         error = float((found[one, :, rows.to(q.device)].double() - expected).abs().max())
         if not error <= limit * max(1.0, float(expected.abs().max())):
             raise AssertionError(f"values differ from the formula by {error:.2g}")
+
+
+def with_kernel(kernel: SDPBackend, causal: bool, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Torch's attention on one of its kernels."""
+    with sdpa_kernel(kernel):
+        return sdpa(q, k, v, is_causal=causal)

@@ -15,7 +15,7 @@ from benchmarks import table
 def gpu(monkeypatch):
     monkeypatch.syspath_prepend(table.HERE)
     yield importlib.import_module("gpu")
-    for name in ("gpu", "gpu_rows", "timing"):
+    for name in ("gpu", "gpu_looks", "gpu_rows", "gpu_varlen", "timing"):
         sys.modules.pop(name, None)
 
 
@@ -65,16 +65,39 @@ def test_every_row_of_the_question_is_a_step(gpu):
 
 
 def test_statistics_that_are_wrong_are_found_before_they_are_timed(gpu, monkeypatch):
-    request = gpu.asked_of(gpu.Place("cpu", torch.float32), *gpu.DRY.inputs(1, 2, 1, 11, 13, 5), hs.causal())
-    ask = gpu.every_statistic(5)
-    gpu.check_statistics(request, ask)
+    looks = sys.modules["gpu_looks"]
+    request = looks.asked_of(gpu.Place("cpu", torch.float32), *gpu.DRY.inputs(1, 2, 1, 11, 13, 5), hs.causal())
+    ask = looks.every_statistic(5)
+    looks.check_statistics(request, ask)
     for name, message in (("entropy", "entropy differs from the formula"), ("received", "receive sums to 2.0000")):
-        seen = gpu.stream(request, ask)
+        seen = looks.stream(request, ask)
         setattr(seen, name, 2 * getattr(seen, name))
-        monkeypatch.setattr(gpu, "stream", lambda request, ask, seen=seen: seen)
+        monkeypatch.setattr(looks, "stream", lambda request, ask, seen=seen: seen)
         with pytest.raises(AssertionError, match=message):
-            gpu.check_statistics(request, ask)
+            looks.check_statistics(request, ask)
         monkeypatch.undo()
+
+
+def of_each_sequence(q, k, v, q_begins, k_begins, most_q, most_k, window_size=(-1, -1)):
+    """What torch says that `varlen_attn` computes, one sequence after the other."""
+    values = torch.zeros_like(q)
+    for first, last, low, high in zip(q_begins[:-1], q_begins[1:], k_begins[:-1], k_begins[1:], strict=True):
+        assert last - first <= most_q
+        assert high - low <= most_k
+        if first < last and low < high:
+            one = (x.transpose(0, 1)[None] for x in (q[first:last], k[low:high], v[low:high]))
+            mask = hs.causal() if window_size == (-1, 0) else None
+            values[first:last] = hs.attend(*one, mask=mask)[0].transpose(0, 1)
+    return values
+
+
+@pytest.mark.parametrize("case", ["16 documents", "padding 50 %"])
+def test_cumulative_lengths_are_those_of_the_mask(gpu, case, monkeypatch):
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", of_each_sequence)
+    options = gpu.cases(48, 2, 3)[case]
+    q, k, v = gpu.DRY.inputs(3, 2, 2, 48, 48, 5)
+    calls = dict(gpu.paths(case, options, 48, 3, gpu.DRY))
+    torch.testing.assert_close(calls["varlen_attn"](q, k, v), hs.attend(q, k, v, **options))
 
 
 def test_a_step_that_fails_is_a_row_and_the_others_run(gpu, monkeypatch, capsys):
@@ -98,7 +121,7 @@ def test_a_dry_run_goes_through_every_step():
     rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
     # What a CPU cannot run at all is refused by torch; everything else has its time, and its numbers were checked.
     failed = {(row[1], row[-1].split(":")[0]) for row in rows if not row[3].strip() and "Error" in row[-1]}
-    assert {path for path, _ in failed} == {"SDPA cuDNN", "SDPA efficient", "FlexAttention"}
+    assert {path for path, _ in failed} == {"SDPA cuDNN", "SDPA efficient", "FlexAttention", "varlen_attn"}
     assert [row for row in rows if "headscope triton" in row and "forward + backward" in row and "ms" in row[3]]
     assert any("recorded" in row for row in rows)
 
