@@ -73,3 +73,8 @@ def test_a_version_without_these_settings_compiles_as_it_does(monkeypatch):
         compiler.many_compilations(251),
     ):
         assert torch._dynamo.config.recompile_limit == 251
+
+
+def test_what_is_assumed_constant_is_what_torch_assumes_constant():
+    marked = torch.compiler.assume_constant_result(lambda: True)
+    assert compiler.assumed_constant(lambda: True).__dict__ == marked.__dict__ != {}

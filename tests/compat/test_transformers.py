@@ -106,9 +106,3 @@ def test_what_a_model_says_about_itself():
     assert compat.source_of(BertModel(config)) == "of/some-model"
     assert compat.attention_implementation(torch.nn.Linear(2, 2)) is None
     assert compat.source_of(torch.nn.Linear(2, 2)) == ""
-
-
-def test_what_is_assumed_constant_is_what_torch_assumes_constant():
-    marked = torch.compiler.assume_constant_result(lambda kind: True)
-    assert compat.assumed_constant(lambda kind: True).__dict__ == marked.__dict__ != {}
-    assert compat.adds_masks.__dict__.items() >= marked.__dict__.items()

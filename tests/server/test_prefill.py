@@ -40,7 +40,7 @@ def strips(path):
 def test_the_command_makes_the_levels_that_the_server_shows(tmp_path, capsys):
     path = saved(tmp_path)
     assert command(["serve", str(path), "--fill", "--heads", "3.1"]) == 0
-    assert capsys.readouterr().out == "random.headscope: layer 3 head 1 item 0: 2311 queries, all levels\n"
+    assert capsys.readouterr().out == "random.headscope: layer 3 head 1 item 0: 2311 queries\n"
     assert len(list(path.with_name(path.name + ".tiles").glob("*/3-1-0/*.safetensors"))) == 2
     assert [(one.layer, one.head, one.item, one.strips) for one in prefill([path])] == [(3, 1, 0, 2), (3, 0, 0, 2)]
 

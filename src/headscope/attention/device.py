@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from headscope.compat.compiler import assumed_constant
+
 # Bytes of shared memory that one block of threads may use, by compute capability, where a driver cannot be asked.
 # Source: CUDA C++ Programming Guide, table of technical specifications per compute capability.
 SHARED_MEMORY = {
@@ -49,11 +51,10 @@ def described(capability: tuple[int, int], processors: int = 132, triton: str | 
 
 def device_of(device: torch.device) -> Device:
     """What a device of torch can do; asked once for each, and a constant of the graph while torch.compile traces."""
-    found: Device = _constant(device.type, device.index)
-    return found
+    return _constant(device.type, device.index)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@assumed_constant
 def _constant(kind: str, index: int | None) -> Device:
     return _asked(kind, index, os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -55,7 +56,7 @@ def serve(
 
 
 def fill_levels(recordings: list[str], fill: bool, heads: str | None) -> None:
-    """Make the levels of heads, and say which are there.
+    """Make the levels of heads; the first of the processes that share the work names those that are there.
 
     Raises:
         HeadscopeError: heads without `--fill`, or none that a recording has.
@@ -68,6 +69,5 @@ def fill_levels(recordings: list[str], fill: bool, heads: str | None) -> None:
         raise HeadscopeError("serve: --heads goes with --fill; every head is served.")
     with busy("making the levels"):
         for one in prefill(recordings, None if heads is None else parse(heads)):
-            say(
-                f"{one.recording}: layer {one.layer} head {one.head} item {one.item}: {one.queries} queries, all levels"
-            )
+            if os.environ.get("RANK", "0") == "0":
+                say(f"{one.recording}: layer {one.layer} head {one.head} item {one.item}: {one.queries} queries")

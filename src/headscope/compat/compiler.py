@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -33,6 +33,18 @@ UNCOMPILED = Private(
 INNER = "_orig_mod"
 # What FlexAttention may do, in the names of torch's own settings.
 RECOMPILE = ("recompile_limit", "fail_on_recompile_limit_hit")
+
+
+Asked = TypeVar("Asked", bound=Callable[..., Any])
+
+
+def assumed_constant(asked: Asked) -> Asked:
+    """What `torch.compiler.assume_constant_result` does, without the compiler and Triton, which it imports at once.
+
+    They take 150 MB and some seconds of everything that imports this.
+    """
+    asked._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return asked
 
 
 def eager_mode() -> contextlib.AbstractContextManager[None] | None:

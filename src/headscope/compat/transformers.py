@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from headscope.compat.arguments import argument_names
+from headscope.compat.compiler import assumed_constant
 from headscope.compat.names import Private
 
 # How many keys before and after its own a query sees; None for all.
@@ -97,15 +98,6 @@ def masks() -> Masks:
         UnsupportedVersion: this version does not have one of them.
     """
     return Masks(*(name.get() for name in RULES.values()))
-
-
-def assumed_constant(answer: Callable[[type], bool]) -> Callable[[type], bool]:
-    """What `torch.compiler.assume_constant_result` does, without the compiler and Triton, which it imports at once.
-
-    They take 150 MB and some seconds of everything that imports this.
-    """
-    answer._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return answer
 
 
 @assumed_constant
