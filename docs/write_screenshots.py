@@ -18,6 +18,7 @@ import torch
 
 import headscope as hs
 from headscope.hf import miniatures
+from headscope.hf.pictures import Windows
 from headscope.recording.recording import Layer, Recording
 
 if TYPE_CHECKING:
@@ -68,6 +69,17 @@ def picture() -> Recording:
     """A model of pictures: 196 patches, a class token and a register."""
     axis = hs.Axis.patches(14, 14, before=["[CLS]", "[REG 1]"], source="ball.png", thumbnail=photo())
     return Recording([layer(axis, axis, 8, number) for number in range(3)], "picture-model")
+
+
+def windows() -> Recording:
+    """A model that cuts its picture into windows: 14 x 14 patches in windows of 7, the second layer shifted by 3."""
+    layers = []
+    for number, shift in enumerate((0, 3)):
+        axes = [replace(axis, source="ball.png", thumbnail=photo()) for axis in Windows(14, 14, 7, shift).axes()]
+        parts = [layer(axis, axis, 4, 10 * number + item) for item, axis in enumerate(axes)]
+        q, k = (torch.cat([getattr(part, name) for part in parts]) for name in ("q", "k"))
+        layers.append(replace(parts[0], name=f"layer.{number}", q=q, k=k, queries=axes, keys=axes, number=number))
+    return Recording(layers, "model-of-windows")
 
 
 def text_and_picture() -> Recording:
@@ -131,6 +143,7 @@ def pages(folder: Path) -> dict[str, Callable[[], Path]]:
         "pair": page("pair", lambda: read(SENTENCE, "It slept."), title=SENTENCE),
         "cross": page("cross", translation, layer=4),
         "picture": page("picture", picture),
+        "windows": page("windows", windows, layer=1),
         "text-and-picture": page("text-and-picture", text_and_picture, layer=2, generated=["A", "red", "ball"]),
         "sound": page("sound", sound, layer=2),
         "compare": compared,

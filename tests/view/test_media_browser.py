@@ -92,6 +92,17 @@ def test_a_window_lies_where_it_is_in_the_picture(opened):
         assert page.text("#row-token") == "(0, 0)"
 
 
+@pytest.mark.parametrize("width", [390, 760])
+def test_long_names_of_windows_leave_the_title_its_room(opened, width):
+    windows = Windows(28, 28, 14, 7).axes()
+    made = layer(b=4, q=196, k=196)
+    made.queries = made.keys = windows
+    with opened(Recording([made], "model-of-windows"), width=width) as page:
+        assert page.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.page.locator("#help-open").bounding_box()["x"] + 24 <= width
+        assert page.page.locator("#title").evaluate("title => title.scrollWidth <= title.clientWidth")
+
+
 def test_without_thumbnails_no_picture_travels(opened):
     axis = Axis.patches(5, 7, thumbnail=GRADIENT)
     with opened(Recording([layer(q=35, k=35, queries=axis, keys=axis)]), thumbnails=False) as page:
