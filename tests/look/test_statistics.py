@@ -107,24 +107,31 @@ def test_blocks_have_whole_cells_or_a_part_of_one(queries, step, height):
     assert [row for rows, _ in blocks for row in range(rows.start, rows.stop)] == list(range(queries))
     for rows, cell in blocks:
         assert rows.stop - rows.start <= max(step, 1)
-        places = tiles.order([(rows, cell)])
-        assert sorted(places) == list(range(rows.start, rows.stop))
-        # Places of one cell lie `cells` apart.
-        cells = (rows.stop - rows.start) // cell
-        assert (places.view(cell, cells) // height == places[:cells] // height).all()
+        assert (rows.stop - rows.start) % cell == 0
+        assert rows.start // height == (rows.start + cell - 1) // height
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_the_keys_of_a_cell_stand_far_apart(width):
+    keys = torch.arange(30).view(3, 10)
+    places = tiles.cell_order(keys, width)
+    assert torch.equal(tiles.key_order(places, width), keys)
+    cells = 10 // width
+    for item in places:
+        assert (item.view(width, cells) // width == item[:cells] // width).all()
 
 
 @pytest.mark.parametrize("width", [None, 1, 2, 3, 16, 32, 64, 100])
-@pytest.mark.parametrize("threads", [1, 99])
-def test_the_largest_are_found_through_pools_of_any_width(width, threads, monkeypatch):
+@pytest.mark.parametrize(("threads", "dtype"), [(1, torch.float32), (99, torch.float32), (1, torch.float64)])
+def test_the_largest_are_found_through_pools_of_any_width(width, threads, dtype, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     sizes = [1, *(size for size in largest.pool_sizes(width) if size > 1)]
     assert all(b % a == 0 for a, b in itertools.pairwise(sizes))
-    scores = torch.randn(2, 5 * sizes[-1], 7)
-    levels = [(size, scores.view(2, -1, size, 7).amax(2)) for size in sizes]
+    scores = torch.randn(2, 7, 5 * sizes[-1], dtype=dtype)
+    levels = [scores.view(2, 7, size, -1).amax(2) for size in sizes]
     for count in (1, 3, 8, 5 * sizes[-1]):
-        values, keys = largest.in_order(*largest.largest(levels, count))
-        wanted = scores.transpose(1, 2).topk(count)
+        values, keys = largest.largest(levels, count)
+        wanted = scores.topk(count)
         torch.testing.assert_close(values, wanted.values, rtol=0, atol=0)
         assert torch.equal(keys, wanted.indices)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 # Keys in one pool of the lowest level, and pools of a level in one of the next.
 POOL = 8
-# With more threads than this torch's topk, which shares rows among them, is faster than numpy's partition, which does
-# not; for few and short rows numpy takes a third of the time.
+# With more threads than this torch's topk, which shares rows among them, is faster than numpy's sort, which does not; for
+# few and short rows numpy takes a fifth of the time.
 FEW_THREADS = 3
+# The bits of a float64 that a float32 leaves free.
+NAME = 2**29 - 1
 
 
 def pool_sizes(width: int | None) -> list[int]:
@@ -30,48 +31,50 @@ def pool_sizes(width: int | None) -> list[int]:
 
 
 def largest(
-    levels: Sequence[tuple[int, Tensor]], count: int
+    levels: Sequence[Tensor], count: int
 ) -> tuple[Float[Tensor, "n rows count"], Int64[Tensor, "n rows count"]]:
-    """The `count` largest scores of every query and the keys that have them, in no order.
+    """The `count` largest scores of every query in falling order, and the places that have them.
 
     The largest scores lie in the pools with the largest maxima, and these in the larger pools with the largest: a
     descent that looks at `count` pools of each level.
 
     Args:
-        levels: keys in a pool, and the maxima `(n, pools, rows)`; the first level is the scores themselves, with pools
-            of one key.
+        levels: the maxima of pools, `(n, rows, pools)`, in falling number; the first level is the scores themselves. The
+            pools below pool p are p, p + pools, p + 2 pools, …
     """
-    n, _, rows = levels[0][1].shape
-    chosen, above = None, 0
-    for number, (size, maxima) in reversed(list(enumerate(levels))):
-        pools = maxima.shape[1]
-        if chosen is None:
-            if number and pools < 2 * count:
-                continue
-            candidates, ratio = maxima.transpose(1, 2), 0
-        else:
-            ratio = above // size
-            where = chosen.transpose(1, 2)[:, :, None].expand(n, count, ratio, rows)
-            found = maxima.view(n, -1, ratio, rows).gather(1, where)
-            candidates = found.permute(0, 3, 1, 2).reshape(n, rows, count * ratio)
-        best = most(candidates.reshape(n * rows, -1), count).view(n, rows, count)
-        values = candidates.gather(2, best) if size == 1 else candidates
-        if chosen is not None:
-            names = (chosen[..., None] * ratio + torch.arange(ratio, device=chosen.device)).flatten(2)
-            best = names.gather(2, best)
-        chosen, above = best, size
-    assert chosen is not None
+    while len(levels) > 1 and levels[-1].shape[2] < 2 * count:
+        levels = levels[:-1]
+    top = levels[-1]
+    pools = top.shape[2]
+    values, chosen = most(top, torch.arange(pools, device=top.device), count)
+    for level in reversed(levels[:-1]):
+        parts = level.unflatten(2, (-1, pools))
+        ratio = parts.shape[2]
+        candidates = parts.gather(3, chosen[:, :, None].expand(-1, -1, ratio, -1))
+        names = chosen[:, :, None] + torch.arange(0, ratio * pools, pools, device=top.device)[:, None]
+        values, chosen = most(candidates.flatten(2), names.flatten(2), count)
+        pools = level.shape[2]
     return values, chosen
 
 
-def most(values: Float[Tensor, "rows width"], count: int) -> Int64[Tensor, "rows count"]:
-    """Where the `count` largest values of every row are, in no order."""
-    width = values.shape[1]
-    if width <= count:
-        return torch.arange(width, device=values.device).expand(len(values), -1)
-    if values.device.type == "cpu" and torch.get_num_threads() <= FEW_THREADS:
-        return torch.from_numpy(np.argpartition(values.numpy(), width - count, axis=1)[:, width - count :])
-    return values.topk(count, dim=1, sorted=False).indices
+def most(
+    values: Float[Tensor, "n rows width"], names: Int64[Tensor, "*n_rows width"], count: int
+) -> tuple[Float[Tensor, "n rows count"], Int64[Tensor, "n rows count"]]:
+    """The `count` largest values of every row in falling order, and their names, which are below 2²⁸.
+
+    A float32 leaves 29 bits of a float64 free. There the name goes, and numbers are sorted that know who they are.
+    """
+    if values.dtype == torch.float64:
+        values, places = values.topk(count)
+        return values, names.expand(*places.shape[:2], -1).gather(2, places)
+    named = values.double()
+    named.view(torch.int64).bitwise_or_(names)
+    if named.device.type == "cpu" and torch.get_num_threads() <= FEW_THREADS:
+        named.numpy().sort(axis=2)
+        named = named[..., -count:].flip(2)
+    else:
+        named = named.topk(count).values
+    return named.float(), named.view(torch.int64) & NAME
 
 
 def in_order(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 from headscope.attention.request import Request
 from headscope.look.kernels import gpu_pass
 from headscope.look.kernels.ask import Ask, Seen
-from headscope.look.kernels.largest import filled, in_order, largest, pool_sizes
-from headscope.look.kernels.tiles import LOG2_E, LOW, Tile, order, walk, wide
+from headscope.look.kernels.largest import filled, largest, pool_sizes
+from headscope.look.kernels.tiles import LOG2_E, LOW, Tile, cell_order, key_order, walk, wide
 from headscope.look.progress import progress
 
 # While every row's largest score, in base 2, stays within this, exp2 needs no shift: nothing overflows or vanishes, and
@@ -29,7 +30,7 @@ def stream(request: Request, ask: Ask) -> Seen:
     one = Pass(request, ask)
     b, h, queries, _ = request.q.shape
     with torch.no_grad(), progress("looking", b * h * queries) as advance:
-        for tile in walk(request, unit=one.sizes[-1], height=one.height):
+        for tile in walk(request, unit=one.sizes[-1], cells=(one.height, one.width)):
             one.take(tile)
             advance((tile.items.stop - tile.items.start) * (tile.rows.stop - tile.rows.start))
         return one.result()
@@ -40,7 +41,7 @@ class Pass:
 
     A block adds only what needs its weights; what can be made from a query's sums is made once, in `result`. With E
     2 to the power of a query's scores minus its `shift`, its weights are E / `below`, its lse in base 2 is `shift` +
-    log2 `below`. What belongs to a query stands as the blocks have their queries, until `result` puts it in order.
+    log2 `below`.
     """
 
     def __init__(self, request: Request, ask: Ask) -> None:
@@ -66,7 +67,6 @@ class Pass:
         self.max_map = like.new_zeros(size) if ask.max_map else None
         self.top = like.new_full((self.n, self.queries, ask.top), LOW) if ask.top else None
         self.top_keys = torch.zeros(self.n, self.queries, ask.top, dtype=torch.int64, device=like.device)
-        self.blocks: dict[int, tuple[slice, int]] = {}
 
     def pool_sizes(self) -> list[int]:
         """How many keys the pools have whose maxima are needed."""
@@ -76,18 +76,17 @@ class Pass:
 
     def take(self, tile: Tile) -> None:
         """Add one block of scores to the running sums."""
-        self.blocks[tile.rows.start] = tile.rows, tile.height
-        if not tile.scores.shape[1]:
+        if not tile.scores.shape[2]:
             return
         scores, at = tile.scores, (tile.items, tile.rows)
         levels = self.maxima(scores)
-        peak = levels[-1][1].amax(1)
+        peak = levels[-1].amax(2)
         safe = not scores.is_cuda and all(abs(float(end)) < SAFE for end in peak.aminmax())
         if not safe:
             # A query that sees nothing keeps a shift of 0, so that its exponentials are 0.
             shift = peak.masked_fill(peak < LOW / 2, 0.0)
             self.sums["shift"][at] = shift
-            scores.sub_(shift[:, None])
+            scores.sub_(shift[..., None])
             peak = peak - shift
         if self.top is not None:
             self.largest(tile, levels)
@@ -95,7 +94,8 @@ class Pass:
         needed = self.ask.entropy or (self.ask.max_map and self.width == 1)
         exps, other = (tile.spare, scores) if needed else (scores, tile.spare)
         torch.exp2(scores, out=exps)
-        below = total = exps.sum(1)
+        pooled = over_keys(exps, self.width, torch.add, torch.sum) if self.mean_map is not None else exps
+        below = total = pooled.sum(2)
         self.sums["total"][at] = total
         if self.sinks is not None:
             below = total + torch.exp2(self.sinks[tile.items, None] - self.sums["shift"][at])
@@ -104,77 +104,89 @@ class Pass:
         if not safe:
             factor.masked_fill_(below == 0, 0.0)
         self.columns(tile, exps, factor)
+        if self.mean_map is not None:
+            self.mean_of_cells(tile, pooled, factor)
         if self.max_map is not None:
             lse = below.log2().masked_fill_(below == 0, 0.0)
             # Maxima of more than one key are numbers of their own, that the shift has not reached.
             lse = lse if safe or self.width == 1 else lse + shift
-            self.largest_in_cells(tile, dict(levels)[self.width], lse)
+            self.largest_in_cells(tile, levels[self.sizes.index(self.width)], lse)
         # The moments come last, since they write over the scores, and peak over the exponentials.
         if self.ask.entropy:
-            self.sums["entropy"][at] = scores.mul_(exps).sum(1)
+            self.sums["entropy"][at] = scores.mul_(exps).sum(2)
         if self.ask.concentration:
-            self.sums["concentration"][at] = torch.mul(exps, exps, out=other).sum(1)
+            self.sums["concentration"][at] = torch.mul(exps, exps, out=other).sum(2)
         if self.ask.peak:
             self.sums["peak"][at] = self.peak(tile, exps, peak)
 
-    def maxima(self, scores: Tensor) -> list[tuple[int, Tensor]]:
+    def maxima(self, scores: Tensor) -> list[Tensor]:
         """The maxima over pools of keys, each level from the one below; the lowest are the scores."""
-        levels = [(1, scores)]
-        for size in self.sizes[1:]:
-            below, found = levels[-1]
-            levels.append((size, over_keys(found, size // below, torch.maximum, torch.amax)))
+        levels = [scores]
+        for below, size in itertools.pairwise(self.sizes):
+            levels.append(over_keys(levels[-1], size // below, torch.maximum, torch.amax))
         return levels
 
-    def largest(self, tile: Tile, levels: list[tuple[int, Tensor]]) -> None:
+    def largest(self, tile: Tile, levels: list[Tensor]) -> None:
         """Keep the largest scores of every query of a block; a block has all its keys."""
         assert self.top is not None
-        count = min(self.ask.top, tile.scores.shape[1])
-        scores, keys = largest(levels, count)
+        keys = torch.arange(tile.first, tile.first + tile.scores.shape[2], device=tile.scores.device)
+        count = min(self.ask.top, len(keys))
+        scores, places = largest(levels, count)
         self.top[tile.items, tile.rows, :count] = scores
-        self.top_keys[tile.items, tile.rows, :count] = keys.add_(tile.first)
+        self.top_keys[tile.items, tile.rows, :count] = cell_order(keys[None], self.width)[0][places]
 
     def peak(self, tile: Tile, exps: Tensor, peak: Tensor) -> Tensor:
         """The largest exponential of every query, of the keys that are not left out."""
         if self.ask.leave_out is None:
             return peak.exp2()
         out = self.ask.leave_out.to(exps.device) - tile.first
-        exps.index_fill_(1, out[(out >= 0) & (out < exps.shape[1])], 0.0)
-        return exps.amax(1)
+        out = out[(out >= 0) & (out < exps.shape[2])]
+        exps.unflatten(2, (self.width, -1))[..., out % self.width, out // self.width] = 0.0
+        return exps.amax(2)
 
     def columns(self, tile: Tile, exps: Tensor, factor: Tensor) -> None:
-        """Sums over the queries: of all for received, of each cell for the map, of mixtures."""
-        n, width, _ = exps.shape
-        columns = slice(tile.first, tile.first + width)
+        """Sums over the queries: of all for received, of mixtures."""
+        columns = slice(tile.first, tile.first + exps.shape[2])
         if self.received is not None:
-            self.received[tile.items, columns] += torch.bmm(exps, factor[..., None])[..., 0]
+            sums = torch.bmm(factor[:, None], exps)[:, 0]
+            self.received[tile.items, columns] += key_order(sums, self.width)
         if self.mixed is not None and self.ask.mix is not None:
-            places = order([(tile.rows, tile.height)]).to(self.ask.mix.device)
-            mix = self.ask.mix[:, places].to(exps) * factor[:, None]
-            self.mixed[tile.items, :, columns] += torch.bmm(exps, mix.transpose(1, 2)).transpose(1, 2)
-        if self.mean_map is not None:
-            sums = over_keys(exps, self.width, torch.add, torch.sum) * factor[:, None]
-            cells = sums.view(n, width // self.width, tile.height, -1).sum(2)
-            self.cells(self.mean_map, tile).add_(cells.transpose(1, 2))
+            mix = self.ask.mix[:, tile.rows].to(exps) * factor[:, None]
+            sums = torch.bmm(mix, exps).transpose(1, 2)
+            self.mixed[tile.items, :, columns] += key_order(sums, self.width).transpose(1, 2)
+
+    def mean_of_cells(self, tile: Tile, pooled: Tensor, factor: Tensor) -> None:
+        """The weights of every cell added up, from the exponentials added up over its keys."""
+        assert self.mean_map is not None
+        target, out = self.cells(self.mean_map, tile), pooled if self.width > 1 else None
+        weights = torch.mul(pooled, factor[..., None], out=out).unflatten(1, (-1, tile.height))
+        if tile.height < self.height:
+            target.add_(weights.sum(2))
+        elif tile.height == 2:
+            torch.add(weights[:, :, 0], weights[:, :, 1], out=target)
+        else:
+            torch.sum(weights, 2, out=target)
 
     def largest_in_cells(self, tile: Tile, maxima: Tensor, lse: Tensor) -> None:
         """The largest weight of every cell, from the maxima over its keys: exp2 grows with its argument."""
         assert self.max_map is not None
-        n, pools, _ = maxima.shape
-        logs = (maxima - lse[:, None]).view(n, pools, tile.height, -1).amax(2)
-        target = self.cells(self.max_map, tile)
-        torch.maximum(target, logs.exp2_().transpose(1, 2), out=target)
+        target, out = self.cells(self.max_map, tile), maxima if self.width > 1 else None
+        logs = torch.sub(maxima, lse[..., None], out=out).unflatten(1, (-1, tile.height))
+        if tile.height < self.height:
+            torch.maximum(target, logs.amax(2).exp2_(), out=target)
+        elif tile.height == 2:
+            torch.maximum(logs[:, :, 0], logs[:, :, 1], out=target).exp2_()
+        else:
+            torch.amax(logs, 2, out=target).exp2_()
 
     def cells(self, pooled: Tensor, tile: Tile) -> Tensor:
         """The cells of a map that a block has a part of, `(n, rows, columns)`."""
         first, left = tile.rows.start // self.height, tile.first // self.width
         count = (tile.rows.stop - tile.rows.start) // tile.height
-        return pooled[tile.items, first : first + count, left : left + tile.scores.shape[1] // self.width]
+        return pooled[tile.items, first : first + count, left : left + tile.scores.shape[2] // self.width]
 
     def result(self) -> Seen:
-        """Everything in its shape, made from the sums, and the queries in their order."""
-        places = order([self.blocks[first] for first in sorted(self.blocks)]).argsort()
-        if self.height > 1:
-            self.sums = {name: found[:, places.to(found.device)] for name, found in self.sums.items()}
+        """Everything in its shape, made from the sums."""
         below = self.sums["below"]
         log, factor = below.log2(), below.reciprocal().masked_fill_(below == 0, 0.0)
         seen = Seen(self.shaped((self.sums["shift"] + log) / LOG2_E))
@@ -192,12 +204,9 @@ class Pass:
         if self.mixed is not None:
             seen.mixed = self.shaped(self.mixed[..., : self.keys].to(log.dtype))
         if self.top is not None:
-            scores, keys = in_order(self.top, self.top_keys)
-            empty = scores <= LOW / 2
-            keys = filled(keys, empty) if empty.any() else keys
-            if self.height > 1:
-                scores, keys = (found[:, places.to(found.device)] for found in (scores, keys))
-            seen.top_weights, seen.top_keys = self.shaped(scores.exp2() * factor[..., None]), self.shaped(keys)
+            empty = self.top <= LOW / 2
+            keys = filled(self.top_keys, empty) if empty.any() else self.top_keys
+            seen.top_weights, seen.top_keys = self.shaped(self.top.exp2() * factor[..., None]), self.shaped(keys)
         if self.mean_map is not None:
             heights, widths = (
                 (length - torch.arange(0, length, cell)).clamp_(max=cell)
@@ -215,9 +224,12 @@ class Pass:
 
 
 def over_keys(x: Tensor, size: int, pair: Callable[..., Tensor], many: Callable[..., Tensor]) -> Tensor:
-    """Pools of `size` neighbouring keys in one number each: `(n, keys, rows)` -> `(n, keys / size, rows)`."""
+    """Pools of `size` keys in one number each, `(n, rows, keys)` -> `(n, rows, keys / size)`.
+
+    The keys of a pool stand far apart, as `cell_order` has them, so that whole vectors are added or compared.
+    """
     if size == 1:
         return x
-    parts = x.view(len(x), -1, size, x.shape[2])
+    parts = x.unflatten(2, (size, -1))
     # Torch reduces an axis of two at half the speed of an operation on two tensors.
     return pair(parts[:, :, 0], parts[:, :, 1]) if size == 2 else many(parts, 2)

@@ -3,9 +3,8 @@
 Everything that is not linear in the weights (top keys, maxima), and whatever is asked for together, walks over these
 blocks. A block is made in place in one buffer, so that nothing of size queries x keys ever exists.
 
-A block lies with its keys along the first axis: sums and maxima over keys, which are most of the work, then add and
-compare whole vectors of queries. The queries of a block stand so that those of one cell of a map are far apart, and
-pooling over them is of that kind too. Scores are in base 2: exp2 is as fast for weights that vanish as for any other.
+In a block the keys of one cell of a map stand far apart, as `cell_order` has them: pooling over them then adds and
+compares whole vectors of keys. Scores are in base 2: exp2 is as fast for weights that vanish as for any other.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from headscope.attention.masks.runs import Runs
@@ -25,6 +24,8 @@ from headscope.shapes import acc_dtype
 CPU_BLOCK, GPU_BLOCK = 2**18, 2**26
 # Below this a matrix product runs at a fraction of its speed, so longer rows make larger blocks.
 LEAST_ROWS = 32
+# From this many keys on a product with few rows is faster when the keys lie along the last axis.
+LONG = 1024
 # Queries of a block under a mask: of a larger one half the pairs may be hidden.
 MASKED_ROWS = 128
 # The score of a key that a query may not see. Finite, so that 0 · LOW is 0; no sum of real scores comes near it.
@@ -39,9 +40,9 @@ class Tile(NamedTuple):
 
     Attributes:
         items: which of the flattened `b · h` pairs.
-        rows: which queries; in the block they stand as `order` has them.
+        rows: which queries.
         height: how many queries a cell has in this block; all cells of a block are equally high.
-        first: the first key; the last is `first + scores.shape[1] - 1`, and may lie behind the real keys.
+        first: the first key; the last is `first + scores.shape[2] - 1`, and may lie behind the real keys.
         scores: in base 2, softcap and bias included; `LOW` where a query may not see a key. The buffer is used again.
         spare: a second buffer of the same shape.
     """
@@ -50,8 +51,8 @@ class Tile(NamedTuple):
     rows: slice
     height: int
     first: int
-    scores: Float[Tensor, "n keys rows"]
-    spare: Float[Tensor, "n keys rows"]
+    scores: Float[Tensor, "n rows keys"]
+    spare: Float[Tensor, "n rows keys"]
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -59,24 +60,23 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(acc_dtype(tensor.dtype))
 
 
-def walk(request: Request, *, unit: int = 1, height: int = 1) -> Iterator[Tile]:
+def walk(request: Request, *, unit: int = 1, cells: tuple[int, int] = (1, 1)) -> Iterator[Tile]:
     """All blocks of an attention call, in order of items and rows.
 
     Keys are taken in whole units: the first key of a block and its number of keys are multiples of `unit`. A block has
-    whole cells of `height` queries, or a part of one cell. A block in which no query sees any key has no keys.
+    whole cells of queries, or a part of one cell. A block in which no query sees any key has no keys.
+
+    Args:
+        cells: queries and keys in one cell; a unit has whole cells of keys.
     """
     b, h, queries, d = request.q.shape
+    height, width = cells
     keys, padded = request.k.shape[2], -(-request.k.shape[2] // unit) * unit
     count, step = block_shape(b * h, queries, padded, request)
     blocks = list(row_blocks(queries, step, height))
-    places = order(blocks)
     q = request.q.detach().reshape(b * h, queries, d)
     k = request.k.detach().flatten(0, 1)
     limits = Limits(request) if request.mask is not None else None
-    if height > 1:
-        q = q[:, places.to(q.device)]
-        if limits is not None:
-            limits.reorder(places)
     group = torch.arange(b * h) // (h // request.k.shape[1])
     most = max((rows.stop - rows.start for rows, _ in blocks), default=0)
     buffers = torch.empty(2, min(count, b * h) * most * padded, dtype=wide(q[:0]).dtype, device=q.device)
@@ -84,17 +84,45 @@ def walk(request: Request, *, unit: int = 1, height: int = 1) -> Iterator[Tile]:
         items = slice(item, min(item + count, b * h))
         n = items.stop - items.start
         # The scale goes into the small factor.
-        asked = (wide(q[items]) * (request.scale * LOG2_E)).transpose(1, 2)
+        asked = wide(q[items]) * (request.scale * LOG2_E)
         chosen = wide(k[group[items].to(k.device)] if n > 1 else k[int(group[item])][None])
-        chosen = torch.nn.functional.pad(chosen, (0, 0, 0, padded - keys))
+        factor = KeyFactor(torch.nn.functional.pad(chosen, (0, 0, 0, padded - keys)), width)
         for rows, cell in blocks:
             first, last = (0, padded) if limits is None else limits.range(items, rows, unit, padded)
-            size = (n, last - first, rows.stop - rows.start)
+            size = (n, rows.stop - rows.start, last - first)
             scores, spare = (part[: n * size[1] * size[2]].view(size) for part in buffers)
             if last > first:
-                torch.bmm(chosen[:, first:last], asked[:, :, rows], out=scores)
-                finish(scores, request, items, rows, places[rows], first, min(last, keys), limits)
+                torch.bmm(asked[:, rows], factor.between(first, last), out=scores)
+                finish(scores, request, items, rows, first, min(last, keys), width, limits)
             yield Tile(items, rows, cell, first, scores, spare)
+
+
+class KeyFactor:
+    """The keys of some heads as the second factor of the scores, those of a cell far apart."""
+
+    def __init__(self, k: Float[Tensor, "n keys d"], width: int) -> None:
+        self.k, self.width = k, width
+        self.every: Tensor | None = None
+
+    def between(self, first: int, last: int) -> Float[Tensor, "n d keys"]:
+        """The keys `first … last - 1`, in the order of a block that has these."""
+        if self.width > 1 and last - first < self.k.shape[1]:
+            return cell_order(self.k[:, first:last], self.width).transpose(1, 2)
+        if self.every is None:
+            self.every = cell_order(self.k, self.width).transpose(1, 2)
+            if self.k.shape[1] >= LONG:
+                self.every = self.every[0].contiguous()[None] if len(self.k) == 1 else self.every.contiguous()
+        return self.every[..., first:last]
+
+
+def cell_order(x: Shaped[Tensor, "n keys *rest"], width: int) -> Shaped[Tensor, "n keys *rest"]:
+    """Keys as a block has them: the first of every cell, then the second of every cell, …"""
+    return x if width == 1 else x.unflatten(1, (-1, width)).transpose(1, 2).flatten(1, 2)
+
+
+def key_order(x: Shaped[Tensor, "n keys *rest"], width: int) -> Shaped[Tensor, "n keys *rest"]:
+    """What belongs to the keys of a block in the order of the keys, the inverse of `cell_order`."""
+    return x if width == 1 else x.unflatten(1, (width, -1)).transpose(1, 2).flatten(1, 2)
 
 
 def block_shape(items: int, queries: int, keys: int, request: Request) -> tuple[int, int]:
@@ -123,35 +151,39 @@ def row_blocks(queries: int, step: int, height: int) -> Iterator[tuple[slice, in
         yield slice(whole, queries), queries - whole
 
 
-def order(blocks: list[tuple[slice, int]]) -> Int64[Tensor, " queries"]:
-    """Which query stands at each place: in a block the first of every cell, then the second of every cell, …"""
-    parts = [torch.arange(rows.start, rows.stop).view(-1, height).T.reshape(-1) for rows, height in blocks]
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
-
-
 def finish(
     scores: Tensor,
     request: Request,
     items: slice,
     rows: slice,
-    places: Tensor,
     first: int,
     last: int,
+    width: int,
     limits: Limits | None,
 ) -> None:
-    """Softcap, bias and mask, in place, as `paths/formula.py` says them, of scores in base 2."""
+    """Softcap, bias and mask, in place, as `paths/formula.py` says them, of scores in base 2.
+
+    Args:
+        first, last: the real keys of the block are `first … last - 1`.
+        width: keys in a cell.
+    """
     if request.softcap is not None:
         scores.div_(request.softcap * LOG2_E).tanh_().mul_(request.softcap * LOG2_E)
+    behind = scores.shape[2] - (last - first)
     if request.bias is not None:
-        block = bias_block(request, items, rows, first, last).transpose(1, 2)
+        block = bias_block(request, items, rows, first, last)
         if block.shape[2] > 1:
-            block = block[:, :, (places - rows.start).to(block.device)]
-        scores[:, : last - first].add_(block, alpha=LOG2_E)
+            block = torch.nn.functional.pad(block, (0, behind))
+            block = cell_order(block.transpose(1, 2), width).transpose(1, 2)
+        scores.add_(block, alpha=LOG2_E)
         scores.clamp_(min=LOW)
     if limits is not None:
-        limits.apply(scores, items, rows, first)
-    elif scores.shape[1] > last - first:
-        scores[:, last - first :] = LOW
+        limits.apply(scores, items, rows, first, width)
+    elif behind:
+        cells, rest = divmod(last - first, width)
+        parts = scores.unflatten(2, (width, -1))
+        parts[:, :, rest:, cells] = LOW
+        parts[..., cells + 1 :] = LOW
 
 
 def bias_block(request: Request, items: slice, rows: slice, first: int, last: int) -> Tensor:
@@ -192,11 +224,6 @@ class Limits:
         self.low = self.start.masked_fill(empty, self.keys).amin(-1).cpu()
         self.high = self.stop.masked_fill(empty, 0).amax(-1).cpu()
 
-    def reorder(self, places: Tensor) -> None:
-        """Put the queries in another order, in which blocks keep their queries."""
-        self.start, self.stop = (side[:, places.to(side.device)] for side in (self.start, self.stop))
-        self.low, self.high = (side[:, places] for side in (self.low, self.high))
-
     def pick(self, side: Tensor, items: slice, rows: slice) -> Tensor:
         """One side of the runs, or of their limits, for a block."""
         return side[:, rows] if self.shared else side[items, rows]
@@ -209,28 +236,31 @@ class Limits:
             return 0, 0
         return first // unit * unit, min(-(-last // unit) * unit, padded)
 
-    def apply(self, scores: Tensor, items: slice, rows: slice, first: int) -> None:
-        """Fill in `LOW` where a query may not see a key."""
+    def apply(self, scores: Tensor, items: slice, rows: slice, first: int, width: int) -> None:
+        """Fill in `LOW` where a query may not see a key; cells have `width` keys."""
         start, stop = self.pick(self.start, items, rows), self.pick(self.stop, items, rows)
-        width = scores.shape[1]
+        keys = scores.shape[2]
         if start.shape[-1] > FEW_RUNS:
-            scores.masked_fill_(~allowed(start, stop, first, first + width).transpose(1, 2), LOW)
+            seen = allowed(start, stop, first, first + keys).transpose(1, 2)
+            scores.masked_fill_(~cell_order(seen, width).transpose(1, 2), LOW)
             return
-        key = torch.arange(first, first + width, device=scores.device, dtype=torch.int32)[:, None]
-        starts, stops = (side.transpose(1, 2)[:, :, None] for side in (start, stop))  # (n, runs, 1, rows)
+        key = torch.arange(first, first + keys, device=scores.device, dtype=torch.int32)
+        key = cell_order(key[None], width)[0]
         if start.shape[-1] > 1:
-            seen = [(key >= starts[:, run]) & (key < stops[:, run]) for run in range(start.shape[-1])]
-            scores.masked_fill_(~torch.stack(seen).any(0), LOW)
+            runs = [(key >= start[..., run, None]) & (key < stop[..., run, None]) for run in range(start.shape[-1])]
+            scores.masked_fill_(~torch.stack(runs).any(0), LOW)
             return
         # One run: between the last start and the first stop every query sees every key, so only the edges are filled.
         low, high = self.pick(self.low, items, rows), self.pick(self.high, items, rows)
-        left = min(max(int(low.max()) - first, 0), width)
-        right = min(max(int(high.min()) - first, 0), width)
+        left = min(max(int(low.max()) - first, 0), keys)
+        right = min(max(int(high.min()) - first, 0), keys)
         if right < left:
-            scores.masked_fill_((key < starts[:, 0]) | (key >= stops[:, 0]), LOW)
+            scores.masked_fill_((key < start) | (key >= stop), LOW)
             return
-        scores[:, :left].masked_fill_(key[:left] < starts[:, 0], LOW)
-        scores[:, right:].masked_fill_(key[right:] >= stops[:, 0], LOW)
+        cells, key = scores.unflatten(2, (width, -1)), key.view(width, -1)
+        left, right = -(-left // width), right // width
+        cells[..., :left].masked_fill_(key[:, :left] < start[..., None], LOW)
+        cells[..., right:].masked_fill_(key[:, right:] >= stop[..., None], LOW)
 
 
 def allowed(start: Tensor, stop: Tensor, first: int, last: int) -> Bool[Tensor, "n rows keys"]:
