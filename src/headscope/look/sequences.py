@@ -172,6 +172,11 @@ def found(
 ) -> Sequences:
     """`sequences_of`, of sizes and marks."""
     shift = keys - queries
+    if runs is None and hidden_queries is None and hidden_keys is None and queries and keys:
+        rows, columns = torch.arange(queries), torch.arange(keys)
+        one = torch.zeros(keys, dtype=torch.int64)
+        own = rows + shift if same else None
+        return Sequences(rows, columns, one[:1].expand(queries), one, own, one if segments is None else segments, True)
     if runs is None:
         start = torch.zeros(1, 1, 1, dtype=torch.int64)
         stop = torch.full_like(start, keys)

@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from headscope.attention.masks.runs import Runs
 from headscope.attention.request import Request
-from headscope.look.kernels.tiles import LOG2_E, added, wide
+from headscope.look.kernels.tiles import LOG2_E, LOW, added, wide
 from headscope.look.scoring import Scoring
 from headscope.look.sequences import Sequences
 
@@ -32,7 +32,7 @@ def band_sums(
     Args:
         request: `sequences.request` of the call. A key at an offset counts when it is of the query's own sequence.
     """
-    q, k = wide(request.q) * request.scale, wide(request.k)
+    q, k = wide(request.q), wide(request.k)
     queries, keys = q.shape[2], k.shape[2]
     own, groups = sequences.own, sequences.groups.to(q.device)
     own = torch.arange(queries) + keys - queries if own is None else own.cpu()
@@ -43,50 +43,78 @@ def band_sums(
     if keys:
         same_group = groups[places.clamp(0, keys - 1)] == groups[own.clamp(0, keys - 1).to(q.device)][:, None]
         inside = inside & same_group
-        k = k.repeat_interleave(q.shape[1] // k.shape[1], 1).transpose(2, 3)
+    if k.shape[1] < q.shape[1]:
+        k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+    runs = request.runs()
     for begin in range(0, queries, ROWS):
         rows = slice(begin, min(begin + ROWS, queries))
         first, last = int(own[rows.start]) - n, int(own[rows.stop - 1]) + n + 1
-        left, right = max(first, 0), min(last, keys)
-        if right <= left:
+        if min(last, keys) <= max(first, 0):
             continue
-        around, at = (left - first, last - right), places[rows] - first
-        in_steps = bool((own[rows].diff() == 1).all())
-        s = near(q[:, :, rows] @ k[..., left:right], around, at, in_steps)
-        if request.softcap is not None:
-            s = request.softcap * (s / request.softcap).tanh()
-        bias = added(request, rows, left, right)
-        if bias is not None:
-            size = (*bias.shape[:2], rows.stop - rows.start, right - left)
-            s = s + near(bias.expand(size), around, at, in_steps)
-        counts = inside[rows] & seen(request.runs(), rows, places[rows])
+        at = places[rows] - first if bool((own[rows].diff() != 1).any()) else None
+        logs = band_logs(request, q[:, :, rows], k, lse[:, :, rows], rows, (first, last), at, 2 * n + 1)
+        counts = inside[rows] if runs is None else inside[rows] & seen(runs, rows, places[rows])
+        if not counts.all():
+            logs = logs.masked_fill(~counts, LOW)
         # exp2, since on a CPU exp takes many times as long for what nobody may see.
-        weights = torch.exp2((s - lse[:, :, rows, None]) * LOG2_E)
-        sums = sums + torch.where(counts, weights, 0.0).sum(2)
+        sums = sums + logs.exp2().sum(2)
     return sums, inside.sum(0)
 
 
+def band_logs(
+    request: Request,
+    q: Tensor,
+    k: Tensor,
+    lse: Tensor,
+    rows: slice,
+    between: tuple[int, int],
+    at: Int64[Tensor, "rows offsets"] | None,
+    count: int,
+) -> Float[Tensor, "b h rows offsets"]:
+    """The logarithms in base 2 of the weights of some queries on the keys around their own.
+
+    Args:
+        q, lse: of these queries.
+        between: the keys of which products are made; some may not exist.
+        at, count: as in `near`.
+    """
+    (first, last), keys = between, k.shape[2]
+    left, right = max(first, 0), min(last, keys)
+    around = (left - first, last - right)
+    # Keys that do not exist are zeros: that is less to write than columns of scores.
+    some = k[:, :, left:right]
+    some = (pad(some, (0, 0, *around)) if any(around) else some).transpose(2, 3)
+    if request.softcap is None and request.bias is None:
+        factors = (x.flatten(0, 1) for x in (lse[..., None], q, some))
+        logs = torch.baddbmm(*factors, beta=-LOG2_E, alpha=request.scale * LOG2_E)
+        return near(logs.unflatten(0, q.shape[:2]), at, count)
+    s = near(request.scale * q @ some, at, count)
+    if request.softcap is not None:
+        s = request.softcap * (s / request.softcap).tanh()
+    bias = added(request, rows, left, right)
+    if bias is not None:
+        size = (*bias.shape[:2], q.shape[2], right - left)
+        s = s + near(pad(bias.expand(size), around), at, count)
+    return (s - lse[..., None]) * LOG2_E
+
+
 def near(
-    block: Float[Tensor, "b h rows keys"], around: tuple[int, int], at: Int64[Tensor, "rows offsets"], in_steps: bool
+    block: Float[Tensor, "b h rows keys"], at: Int64[Tensor, "rows offsets"] | None, count: int
 ) -> Float[Tensor, "b h rows offsets"]:
     """Of every row of a block the keys around its own.
 
     Args:
-        around: keys that are not there before the first and behind the last one.
-        at: where those that are wanted stand, these included.
-        in_steps: whether every row stands one key further than the row above: then they are a view, row for row one
-            number further than a row is long.
+        at: where they stand; None where every row stands one key further than the row above. Then they are a view, row
+            for row one number further than a row is long.
+        count: how many these are.
     """
-    block = pad(block, around) if any(around) else block
-    rows, keys = block.shape[2:]
-    if not in_steps:
-        return block.gather(3, at.clamp(0, keys - 1).expand(*block.shape[:2], -1, -1))
-    return pad(block.flatten(2), (0, rows)).view(*block.shape[:3], keys + 1)[..., : at.shape[1]]
+    keys = block.shape[3]
+    if at is None:
+        return block.flatten(2).unfold(2, count, keys + 1)
+    return block.gather(3, at.clamp(0, keys - 1).expand(*block.shape[:2], -1, -1))
 
 
-def seen(runs: Runs | None, rows: slice, at: Int64[Tensor, "rows offsets"]) -> Bool[Tensor, "b h rows offsets"]:
+def seen(runs: Runs, rows: slice, at: Int64[Tensor, "rows offsets"]) -> Bool[Tensor, "b h rows offsets"]:
     """Which of some keys each query may see, of these rows."""
-    if runs is None:
-        return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=at.device).expand(1, 1, *at.shape)
     start, stop = ((side[:, :, rows] if side.shape[2] > 1 else side)[..., None, :] for side in runs)
     return ((at[..., None] >= start) & (at[..., None] < stop)).any(-1)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 # Keys in one pool of the lowest level, and pools of a level in one of the next.
 POOL = 8
-# With more threads than this torch's topk, which shares rows among them, is faster than numpy's sort, which does not; for
-# few and short rows numpy takes a fifth of the time.
+# With more threads than this torch's topk, which shares rows among them, is faster than numpy's sort, which does not;
+# with one, numpy takes a fifth of the time.
 FEW_THREADS = 3
 # The bits of a float64 that a float32 leaves free.
 NAME = 2**29 - 1
@@ -39,42 +39,42 @@ def largest(
     descent that looks at `count` pools of each level.
 
     Args:
-        levels: the maxima of pools, `(n, rows, pools)`, in falling number; the first level is the scores themselves. The
-            pools below pool p are p, p + pools, p + 2 pools, …
+        levels: the maxima of pools, `(n, rows, pools)`, in falling number; the first level is the scores themselves.
+            Below pool p are the pools p, p + pools, p + 2 pools, …
     """
     while len(levels) > 1 and levels[-1].shape[2] < 2 * count:
         levels = levels[:-1]
-    top = levels[-1]
-    pools = top.shape[2]
-    values, chosen = most(top, torch.arange(pools, device=top.device), count)
+    candidates = levels[-1]
+    n, rows, pools = candidates.shape
+    names = torch.arange(pools, device=candidates.device)
     for level in reversed(levels[:-1]):
-        parts = level.unflatten(2, (-1, pools))
-        ratio = parts.shape[2]
-        candidates = parts.gather(3, chosen[:, :, None].expand(-1, -1, ratio, -1))
-        names = chosen[:, :, None] + torch.arange(0, ratio * pools, pools, device=top.device)[:, None]
-        values, chosen = most(candidates.flatten(2), names.flatten(2), count)
-        pools = level.shape[2]
-    return values, chosen
+        _, chosen = most(candidates, names, count)
+        below = torch.arange(level.shape[2], device=chosen.device).view(-1, pools).t().contiguous()
+        names = below.index_select(0, chosen.flatten()).view(n, rows, -1)
+        candidates, pools = level.gather(2, names), level.shape[2]
+    values, chosen = most(candidates, names, count)
+    return values.flip(2).to(candidates.dtype), chosen.flip(2)
 
 
 def most(
     values: Float[Tensor, "n rows width"], names: Int64[Tensor, "*n_rows width"], count: int
 ) -> tuple[Float[Tensor, "n rows count"], Int64[Tensor, "n rows count"]]:
-    """The `count` largest values of every row in falling order, and their names, which are below 2²⁸.
+    """The `count` largest values of every row in rising order, and their names, which are below 2²⁸.
 
-    A float32 leaves 29 bits of a float64 free. There the name goes, and numbers are sorted that know who they are.
+    A float32 leaves 29 bits of a float64 free. There the name goes, and the numbers that are sorted know who they are;
+    as float32 they are themselves again.
     """
     if values.dtype == torch.float64:
-        values, places = values.topk(count)
-        return values, names.expand(*places.shape[:2], -1).gather(2, places)
+        largest, places = values.topk(count)
+        return largest.flip(2), names.expand(values.shape).gather(2, places).flip(2)
     named = values.double()
     named.view(torch.int64).bitwise_or_(names)
     if named.device.type == "cpu" and torch.get_num_threads() <= FEW_THREADS:
         named.numpy().sort(axis=2)
-        named = named[..., -count:].flip(2)
+        named = named[..., -count:]
     else:
-        named = named.topk(count).values
-    return named.float(), named.view(torch.int64) & NAME
+        named = named.topk(count).values.flip(2)
+    return named, named.view(torch.int64) & NAME
 
 
 def in_order(

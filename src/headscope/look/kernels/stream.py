@@ -133,7 +133,7 @@ class Pass:
         count = min(self.ask.top, len(keys))
         scores, places = largest(levels, count)
         self.top[tile.items, tile.rows, :count] = scores
-        self.top_keys[tile.items, tile.rows, :count] = cell_order(keys[None], self.width)[0][places]
+        self.top_keys[tile.items, tile.rows, :count] = cell_order(keys[None], self.width)[0].take(places)
 
     def peak(self, tile: Tile, exps: Tensor, peak: Tensor) -> Tensor:
         """The largest exponential of every query, of the keys that are not left out."""
