@@ -11,6 +11,7 @@ import headscope as hs
 from headscope.attention.request import Request
 from headscope.errors import LookError
 from headscope.look.kernels import largest, tiles
+from headscope.look.kernels import stream as stream_kernel
 from headscope.look.kernels.ask import Ask
 from headscope.look.kernels.stream import stream
 from tests.look.oracle import D, H, K, Q, calls, extras, full, inputs, masks, profile
@@ -130,10 +131,17 @@ def test_the_largest_are_found_through_pools_of_any_width(width, threads, dtype,
     scores = torch.randn(2, 7, 5 * sizes[-1], dtype=dtype)
     levels = [scores.view(2, 7, size, -1).amax(2) for size in sizes]
     for count in (1, 3, 8, 5 * sizes[-1]):
-        values, keys = largest.largest(levels, count)
+        values, keys = largest.Largest(scores.device)(levels, count)
         wanted = scores.topk(count)
         torch.testing.assert_close(values, wanted.values, rtol=0, atol=0)
         assert torch.equal(keys, wanted.indices)
+
+
+@pytest.mark.parametrize("threads", [1, 99])
+def test_inner_products_of_rows(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    a, b = torch.randn(2, 3, 5, 107)
+    same(stream_kernel.inner(a, b, torch.empty_like(a)), (a.double() * b.double()).sum(2))
 
 
 def test_places_in_the_list_of_a_query_that_sees_too_few_keys_name_others_once():

@@ -14,7 +14,7 @@ from headscope.look.scoring import Scoring
 from headscope.look.sequences import Sequences
 
 # Queries of which a block of products is made at once; it is as wide as they are many, plus the band.
-ROWS = 128
+ROWS = 64
 
 
 def band(request: Request, n: int, sequences: Sequences) -> Float[Tensor, "b h offsets"]:
@@ -85,9 +85,7 @@ def band_logs(
     some = k[:, :, left:right]
     some = (pad(some, (0, 0, *around)) if any(around) else some).transpose(2, 3)
     if request.softcap is None and request.bias is None:
-        factors = (x.flatten(0, 1) for x in (lse[..., None], q, some))
-        logs = torch.baddbmm(*factors, beta=-LOG2_E, alpha=request.scale * LOG2_E)
-        return near(logs.unflatten(0, q.shape[:2]), at, count)
+        return torch.add(-LOG2_E * lse[..., None], near(q @ some, at, count), alpha=request.scale * LOG2_E)
     s = near(request.scale * q @ some, at, count)
     if request.softcap is not None:
         s = request.softcap * (s / request.softcap).tanh()

@@ -30,30 +30,44 @@ def pool_sizes(width: int | None) -> list[int]:
     return sizes if width >= POOL * POOL else [*sizes, width * POOL]
 
 
-def largest(
-    levels: Sequence[Tensor], count: int
-) -> tuple[Float[Tensor, "n rows count"], Int64[Tensor, "n rows count"]]:
-    """The `count` largest scores of every query in falling order, and the places that have them.
+class Largest:
+    """Finds the `count` largest scores of every query of a block, and the places that have them.
 
-    The largest scores lie in the pools with the largest maxima, and these in the larger pools with the largest: a
-    descent that looks at `count` pools of each level.
-
-    Args:
-        levels: the maxima of pools, `(n, rows, pools)`, in falling number; the first level is the scores themselves.
-            Below pool p are the pools p, p + pools, p + 2 pools, …
+    They lie in the pools with the largest maxima, and these in the larger pools with the largest: a descent that looks
+    at `count` pools of each level.
     """
-    while len(levels) > 1 and levels[-1].shape[2] < 2 * count:
-        levels = levels[:-1]
-    candidates = levels[-1]
-    n, rows, pools = candidates.shape
-    names = torch.arange(pools, device=candidates.device)
-    for level in reversed(levels[:-1]):
-        _, chosen = most(candidates, names, count)
-        below = torch.arange(level.shape[2], device=chosen.device).view(-1, pools).t().contiguous()
-        names = below.index_select(0, chosen.flatten()).view(n, rows, -1)
-        candidates, pools = level.gather(2, names), level.shape[2]
-    values, chosen = most(candidates, names, count)
-    return values.flip(2).to(candidates.dtype), chosen.flip(2)
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.tables: dict[tuple[int, int], Tensor] = {}
+
+    def __call__(
+        self, levels: Sequence[Tensor], count: int
+    ) -> tuple[Float[Tensor, "n rows count"], Int64[Tensor, "n rows count"]]:
+        """In falling order.
+
+        Args:
+            levels: the maxima of pools, `(n, rows, pools)`, in falling number; the first are the scores themselves.
+                Below pool p are the pools p, p + pools, p + 2 pools, …
+        """
+        while len(levels) > 1 and levels[-1].shape[2] < 2 * count:
+            levels = levels[:-1]
+        candidates = levels[-1]
+        n, rows, pools = candidates.shape
+        names = self.below(1, pools)[0]
+        for level in reversed(levels[:-1]):
+            _, chosen = most(candidates, names, count)
+            names = self.below(pools, level.shape[2]).index_select(0, chosen.flatten()).view(n, rows, -1)
+            candidates, pools = level.gather(2, names), level.shape[2]
+        values, chosen = most(candidates, names, count)
+        return values.flip(2).to(candidates.dtype), chosen.flip(2)
+
+    def below(self, pools: int, parts: int) -> Int64[Tensor, "pools ratio"]:
+        """The numbers of the parts of every pool."""
+        if (pools, parts) not in self.tables:
+            numbers = torch.arange(parts, device=self.device)
+            self.tables[pools, parts] = numbers.view(-1, pools).t().contiguous()
+        return self.tables[pools, parts]
 
 
 def most(

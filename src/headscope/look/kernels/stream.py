@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from headscope.attention.request import Request
 from headscope.look.kernels import gpu_pass
 from headscope.look.kernels.ask import Ask, Seen
-from headscope.look.kernels.largest import filled, largest, pool_sizes
-from headscope.look.kernels.tiles import LOG2_E, LOW, Tile, cell_order, key_order, walk, wide
+from headscope.look.kernels.largest import FEW_THREADS, Largest, filled, pool_sizes
+from headscope.look.kernels.tiles import LOG2_E, LOW, Tile, key_order, walk, wide
 from headscope.look.progress import progress
 
 # While every row's largest score, in base 2, stays within this, exp2 needs no shift: nothing overflows or vanishes, and
@@ -66,6 +67,7 @@ class Pass:
         self.mean_map = like.new_zeros(size) if ask.mean_map else None
         self.max_map = like.new_zeros(size) if ask.max_map else None
         self.top = like.new_full((self.n, self.queries, ask.top), LOW) if ask.top else None
+        self.find_largest = Largest(like.device)
         self.top_keys = torch.zeros(self.n, self.queries, ask.top, dtype=torch.int64, device=like.device)
 
     def pool_sizes(self) -> list[int]:
@@ -113,9 +115,9 @@ class Pass:
             self.largest_in_cells(tile, levels[self.sizes.index(self.width)], lse)
         # The moments come last, since they write over the scores, and peak over the exponentials.
         if self.ask.entropy:
-            self.sums["entropy"][at] = scores.mul_(exps).sum(2)
+            self.sums["entropy"][at] = inner(scores, exps, other)
         if self.ask.concentration:
-            self.sums["concentration"][at] = torch.mul(exps, exps, out=other).sum(2)
+            self.sums["concentration"][at] = inner(exps, exps, other)
         if self.ask.peak:
             self.sums["peak"][at] = self.peak(tile, exps, peak)
 
@@ -129,11 +131,14 @@ class Pass:
     def largest(self, tile: Tile, levels: list[Tensor]) -> None:
         """Keep the largest scores of every query of a block; a block has all its keys."""
         assert self.top is not None
-        keys = torch.arange(tile.first, tile.first + tile.scores.shape[2], device=tile.scores.device)
-        count = min(self.ask.top, len(keys))
-        scores, places = largest(levels, count)
+        keys = tile.scores.shape[2]
+        count = min(self.ask.top, keys)
+        scores, places = self.find_largest(levels, count)
+        if self.width > 1:
+            # The keys of a cell are to a block what the parts of a pool are, the other way round.
+            places = self.find_largest.below(self.width, keys).flatten().take(places)
         self.top[tile.items, tile.rows, :count] = scores
-        self.top_keys[tile.items, tile.rows, :count] = cell_order(keys[None], self.width)[0].take(places)
+        self.top_keys[tile.items, tile.rows, :count] = places.add_(tile.first)
 
     def peak(self, tile: Tile, exps: Tensor, peak: Tensor) -> Tensor:
         """The largest exponential of every query, of the keys that are not left out."""
@@ -212,8 +217,8 @@ class Pass:
                 (length - torch.arange(0, length, cell)).clamp_(max=cell)
                 for cell, length in ((self.height, self.queries), (self.width, self.keys))
             )
-            mean = self.mean_map[..., : len(widths)] / (heights[:, None] * widths).to(self.mean_map)
-            seen.mean_map = self.shaped(mean)
+            mean = self.mean_map[..., : len(widths)]
+            seen.mean_map = self.shaped(mean.div_((heights[:, None] * widths).to(mean)))
         if self.max_map is not None:
             seen.max_map = self.shaped(self.max_map[..., : -(-self.keys // self.width)])
         return seen
@@ -221,6 +226,14 @@ class Pass:
     def shaped(self, found: Tensor) -> Tensor:
         """The flattened axis of batch items and heads as two again."""
         return found.reshape(self.b, self.h, *found.shape[1:])
+
+
+def inner(a: Tensor, b: Tensor, spare: Tensor) -> Tensor:
+    """The inner products of rows, `(n, rows, keys)` twice -> `(n, rows)`; may write over `spare`."""
+    if a.device.type == "cpu" and torch.get_num_threads() <= FEW_THREADS and hasattr(np, "vecdot"):
+        # One pass, where torch has none: a product that is written and read again. (numpy 2)
+        return torch.from_numpy(np.vecdot(a.numpy(), b.numpy()))
+    return torch.mul(a, b, out=spare).sum(2)
 
 
 def over_keys(x: Tensor, size: int, pair: Callable[..., Tensor], many: Callable[..., Tensor]) -> Tensor:

@@ -86,7 +86,9 @@ def walk(request: Request, *, unit: int = 1, cells: tuple[int, int] = (1, 1)) ->
         # The scale goes into the small factor.
         asked = wide(q[items]) * (request.scale * LOG2_E)
         chosen = wide(k[group[items].to(k.device)] if n > 1 else k[int(group[item])][None])
-        factor = KeyFactor(torch.nn.functional.pad(chosen, (0, 0, 0, padded - keys)), width)
+        if padded > keys:
+            chosen = torch.nn.functional.pad(chosen, (0, 0, 0, padded - keys))
+        factor = KeyFactor(chosen, width)
         for rows, cell in blocks:
             first, last = (0, padded) if limits is None else limits.range(items, rows, unit, padded)
             size = (n, rows.stop - rows.start, last - first)
