@@ -25,8 +25,9 @@ def pool_sizes(width: int | None) -> list[int]:
     """
     if width is None:
         return [POOL, POOL * POOL]
-    below = POOL if width % POOL == 0 and width > POOL else 4 if width % 4 == 0 and width > POOL else None
-    sizes = [width] if below is None else [below, width]
+    below = POOL if width % POOL == 0 else 4 if width % 4 == 0 else None
+    # A step of the descent costs as much as some hundred candidates.
+    sizes = [width] if below is None or width <= 2 * POOL else [below, width]
     return sizes if width >= POOL * POOL else [*sizes, width * POOL]
 
 

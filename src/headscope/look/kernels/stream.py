@@ -209,8 +209,10 @@ class Pass:
         if self.mixed is not None:
             seen.mixed = self.shaped(self.mixed[..., : self.keys].to(log.dtype))
         if self.top is not None:
-            empty = self.top <= LOW / 2
-            keys = filled(self.top_keys, empty) if empty.any() else self.top_keys
+            empty, keys = self.top <= LOW / 2, self.top_keys
+            short = empty[..., -1]
+            if short.any():
+                keys[short] = filled(keys[short], empty[short])
             seen.top_weights, seen.top_keys = self.shaped(self.top.exp2() * factor[..., None]), self.shaped(keys)
         if self.mean_map is not None:
             heights, widths = (

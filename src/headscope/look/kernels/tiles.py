@@ -10,8 +10,9 @@ compares whole vectors of keys. Scores are in base 2: exp2 is as fast for weight
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
@@ -33,6 +34,8 @@ LOW = -1e30
 # Above this many runs for each query a block is masked by counting openings and closings.
 FEW_RUNS = 4
 LOG2_E = 1.4426950408889634
+# A side of the runs of every query, or its limits.
+Side = TypeVar("Side", Tensor, np.ndarray)
 
 
 class Tile(NamedTuple):
@@ -83,8 +86,7 @@ def walk(request: Request, *, unit: int = 1, cells: tuple[int, int] = (1, 1)) ->
     for item in range(0, b * h, count):
         items = slice(item, min(item + count, b * h))
         n = items.stop - items.start
-        # The scale goes into the small factor.
-        asked = wide(q[items]) * (request.scale * LOG2_E)
+        asked = wide(q[items])
         chosen = wide(k[group[items].to(k.device)] if n > 1 else k[int(group[item])][None])
         if padded > keys:
             chosen = torch.nn.functional.pad(chosen, (0, 0, 0, padded - keys))
@@ -94,7 +96,8 @@ def walk(request: Request, *, unit: int = 1, cells: tuple[int, int] = (1, 1)) ->
             size = (n, rows.stop - rows.start, last - first)
             scores, spare = (part[: n * size[1] * size[2]].view(size) for part in buffers)
             if last > first:
-                torch.bmm(asked[:, rows], factor.between(first, last), out=scores)
+                product = scores, asked[:, rows], factor.between(first, last)
+                torch.baddbmm(*product, beta=0, alpha=request.scale * LOG2_E, out=scores)
                 finish(scores, request, items, rows, first, min(last, keys), width, limits)
             yield Tile(items, rows, cell, first, scores, spare)
 
@@ -223,10 +226,12 @@ class Limits:
         )
         self.shared = shared
         empty = self.stop <= self.start
-        self.low = self.start.masked_fill(empty, self.keys).amin(-1).cpu()
-        self.high = self.stop.masked_fill(empty, 0).amax(-1).cpu()
+        # Limits of blocks are a few numbers each, which numpy finds in a third of the time.
+        self.low = self.start.masked_fill(empty, self.keys).amin(-1).cpu().numpy()
+        self.high = self.stop.masked_fill(empty, 0).amax(-1).cpu().numpy()
+        self.orders: dict[int, Tensor] = {}
 
-    def pick(self, side: Tensor, items: slice, rows: slice) -> Tensor:
+    def pick(self, side: Side, items: slice, rows: slice) -> Side:
         """One side of the runs, or of their limits, for a block."""
         return side[:, rows] if self.shared else side[items, rows]
 
@@ -246,8 +251,10 @@ class Limits:
             seen = allowed(start, stop, first, first + keys).transpose(1, 2)
             scores.masked_fill_(~cell_order(seen, width).transpose(1, 2), LOW)
             return
-        key = torch.arange(first, first + keys, device=scores.device, dtype=torch.int32)
-        key = cell_order(key[None], width)[0]
+        if keys not in self.orders:
+            order = torch.arange(keys, device=scores.device, dtype=torch.int32)
+            self.orders[keys] = cell_order(order[None], width)[0]
+        key, start, stop = self.orders[keys], start - first, stop - first
         if start.shape[-1] > 1:
             runs = [(key >= start[..., run, None]) & (key < stop[..., run, None]) for run in range(start.shape[-1])]
             scores.masked_fill_(~torch.stack(runs).any(0), LOW)
@@ -261,8 +268,10 @@ class Limits:
             return
         cells, key = scores.unflatten(2, (width, -1)), key.view(width, -1)
         left, right = -(-left // width), right // width
-        cells[..., :left].masked_fill_(key[:, :left] < start[..., None], LOW)
-        cells[..., right:].masked_fill_(key[:, right:] >= stop[..., None], LOW)
+        if left:
+            cells[..., :left].masked_fill_(key[:, :left] < start[..., None], LOW)
+        if right < cells.shape[3]:
+            cells[..., right:].masked_fill_(key[:, right:] >= stop[..., None], LOW)
 
 
 def allowed(start: Tensor, stop: Tensor, first: int, last: int) -> Bool[Tensor, "n rows keys"]:
