@@ -85,7 +85,7 @@ def band_logs(
     some = k[:, :, left:right]
     some = (pad(some, (0, 0, *around)) if any(around) else some).transpose(2, 3)
     if request.softcap is None and request.bias is None:
-        return torch.add(-LOG2_E * lse[..., None], near(q @ some, at, count), alpha=request.scale * LOG2_E)
+        return torch.add(-lse[..., None], near(q @ some, at, count), alpha=request.scale) * LOG2_E
     s = near(request.scale * q @ some, at, count)
     if request.softcap is not None:
         s = request.softcap * (s / request.softcap).tanh()

@@ -146,7 +146,7 @@ class Pass:
             return peak.exp2()
         out = self.ask.leave_out.to(exps.device) - tile.first
         out = out[(out >= 0) & (out < exps.shape[2])]
-        exps.unflatten(2, (self.width, -1))[..., out % self.width, out // self.width] = 0.0
+        exps.view(*exps.shape[:2], self.width, -1)[..., out % self.width, out // self.width] = 0.0
         return exps.amax(2)
 
     def columns(self, tile: Tile, exps: Tensor, factor: Tensor) -> None:
@@ -164,7 +164,7 @@ class Pass:
         """The weights of every cell added up, from the exponentials added up over its keys."""
         assert self.mean_map is not None
         target, out = self.cells(self.mean_map, tile), pooled if self.width > 1 else None
-        weights = torch.mul(pooled, factor[..., None], out=out).unflatten(1, (-1, tile.height))
+        weights = in_cells(torch.mul(pooled, factor[..., None], out=out), tile.height)
         if tile.height < self.height:
             target.add_(weights.sum(2))
         elif tile.height == 2:
@@ -176,7 +176,7 @@ class Pass:
         """The largest weight of every cell, from the maxima over its keys: exp2 grows with its argument."""
         assert self.max_map is not None
         target, out = self.cells(self.max_map, tile), maxima if self.width > 1 else None
-        logs = torch.sub(maxima, lse[..., None], out=out).unflatten(1, (-1, tile.height))
+        logs = in_cells(torch.sub(maxima, lse[..., None], out=out), tile.height)
         if tile.height < self.height:
             torch.maximum(target, logs.amax(2).exp2_(), out=target)
         elif tile.height == 2:
@@ -238,6 +238,11 @@ def inner(a: Tensor, b: Tensor, spare: Tensor) -> Tensor:
     return torch.mul(a, b, out=spare).sum(2)
 
 
+def in_cells(x: Tensor, height: int) -> Tensor:
+    """The queries of every cell on an axis of their own: `(n, rows, cells)` -> `(n, rows / height, height, cells)`."""
+    return x.view(len(x), -1, height, x.shape[2])
+
+
 def over_keys(x: Tensor, size: int, pair: Callable[..., Tensor], many: Callable[..., Tensor]) -> Tensor:
     """Pools of `size` keys in one number each, `(n, rows, keys)` -> `(n, rows, keys / size)`.
 
@@ -245,6 +250,6 @@ def over_keys(x: Tensor, size: int, pair: Callable[..., Tensor], many: Callable[
     """
     if size == 1:
         return x
-    parts = x.unflatten(2, (size, -1))
+    parts = x.view(*x.shape[:2], size, -1)
     # Torch reduces an axis of two at half the speed of an operation on two tensors.
     return pair(parts[:, :, 0], parts[:, :, 1]) if size == 2 else many(parts, 2)

@@ -122,12 +122,12 @@ class KeyFactor:
 
 def cell_order(x: Shaped[Tensor, "n keys *rest"], width: int) -> Shaped[Tensor, "n keys *rest"]:
     """Keys as a block has them: the first of every cell, then the second of every cell, …"""
-    return x if width == 1 else x.unflatten(1, (-1, width)).transpose(1, 2).flatten(1, 2)
+    return x if width == 1 else x.reshape(len(x), -1, width, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
 
 
 def key_order(x: Shaped[Tensor, "n keys *rest"], width: int) -> Shaped[Tensor, "n keys *rest"]:
     """What belongs to the keys of a block in the order of the keys, the inverse of `cell_order`."""
-    return x if width == 1 else x.unflatten(1, (width, -1)).transpose(1, 2).flatten(1, 2)
+    return x if width == 1 else x.reshape(len(x), width, -1, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
 
 
 def block_shape(items: int, queries: int, keys: int, request: Request) -> tuple[int, int]:
@@ -186,7 +186,7 @@ def finish(
         limits.apply(scores, items, rows, first, width)
     elif behind:
         cells, rest = divmod(last - first, width)
-        parts = scores.unflatten(2, (width, -1))
+        parts = scores.view(*scores.shape[:2], width, -1)
         parts[:, :, rest:, cells] = LOW
         parts[..., cells + 1 :] = LOW
 
@@ -266,7 +266,7 @@ class Limits:
         if right < left:
             scores.masked_fill_((key < start) | (key >= stop), LOW)
             return
-        cells, key = scores.unflatten(2, (width, -1)), key.view(width, -1)
+        cells, key = scores.view(*scores.shape[:2], width, -1), key.view(width, -1)
         left, right = -(-left // width), right // width
         if left:
             cells[..., :left].masked_fill_(key[:, :left] < start[..., None], LOW)
