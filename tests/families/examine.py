@@ -170,6 +170,8 @@ def against_eager(kind: str, how: str, layers: list[Any]) -> tuple[float | None,
     # Some return their scores under this name.
     returned = [w for w in returned if rows_of_weights(w)]
     found = [matrix(layer) for layer in layers]
+    if hasattr(model.config, "attention_window"):
+        returned = [from_band(w, found) for w in returned]
     gaps = [nearest(f, [*returned, *computed.weights]) for f in found]
     note = ""
     if any(g is None for g in gaps):
@@ -193,6 +195,23 @@ def returns_weights(model: Any) -> bool:
     """Whether a model takes `output_attentions`: by name, or among what it hands to its decorators."""
     names = tiny.arguments(model)
     return "output_attentions" in names or "kwargs" in names
+
+
+def from_band(weights: Tensor, recorded: list[Tensor]) -> Tensor:
+    """Weights that a model returns as diagonals, column `side + j - i`, as queries x keys; others as they are.
+
+    As large as the recorded ones: the model pads its text to whole windows, and leaves the padding out of what it
+    returns.
+    """
+    b, h, queries, diagonals = weights.shape
+    sizes = [x.shape[3] for x in recorded if x.shape[:2] == (b, h) and x.shape[2] == x.shape[3] >= queries]
+    if not sizes or diagonals % 2 == 0 or any(x.shape == weights.shape for x in recorded):
+        return weights
+    side, keys = diagonals // 2, max(sizes)
+    wide = weights.new_zeros(b, h, keys, keys + 2 * side)
+    columns = torch.arange(queries)[:, None] + torch.arange(diagonals)
+    wide[:, :, :queries].scatter_(-1, columns.expand_as(weights), weights)
+    return wide[..., side : side + keys]
 
 
 def nearest(one: Tensor, others: list[Tensor]) -> float | None:
