@@ -88,7 +88,9 @@ def paths(case: str, options: dict[str, Any], n: int, batch: int, place: Place) 
 def lengths_of(options: dict[str, Any], place: Place) -> Tensor:
     """The lengths of a case of documents or padding."""
     mask: Any = options["mask"]
-    lengths: Tensor = mask.b.queries if isinstance(mask, Combined) else mask.keys
+    # Causal documents, or padding alone.
+    part: Any = mask.b if isinstance(mask, Combined) else mask
+    lengths: Tensor = part.keys
     return lengths.to(place.device)
 
 
