@@ -3,6 +3,10 @@
 Elsewhere these are skipped; the kernels themselves run in Triton's interpreter in tests/attention/test_triton.py.
 """
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -112,6 +116,13 @@ def test_a_cuda_graph_holds_the_kernel():
     graph.replay()
     torch.cuda.synchronize()
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead", "max-autotune"])
+def test_a_compiled_training_step_keeps_the_kernel(mode):
+    command = [sys.executable, "-W", "ignore", "-m", "tests.attention.compiled_on_gpu", mode]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.stdout.endswith("all equal\n"), done.stderr[-4000:]
 
 
 def test_autocast_and_training():

@@ -134,10 +134,11 @@ def largest(listed: Tensor, names: Tensor, lse: Tensor, count: int) -> tuple[Ten
     weights = rows if count == LISTED else rows.new_empty(len(rows), count)
     keys = torch.empty(len(rows), count, dtype=torch.int64, device=rows.device)
     below = lse.masked_fill(lse.isneginf(), 0.0).flatten().unsqueeze(-1) / math.log(2.0)
-    parts = (x.split(ORDERED) for x in (rows, names.flatten(0, 2), below, weights, keys))
-    for scores, named, shift, into, found in zip(*parts, strict=True):
-        ordered, places = in_order(scores, named.long())
-        ordered, places = ordered[:, :count], places[:, :count]
-        found.copy_(filled(places, ordered.isneginf()))
-        into.copy_(torch.exp2(ordered - shift))
-    return weights.unflatten(0, listed.shape[:3]), keys.unflatten(0, listed.shape[:3])
+    names = names.flatten(0, 2)
+    for first in range(0, len(rows), ORDERED):
+        part = slice(first, first + ORDERED)
+        scores, found = in_order(rows[part], names[part].long())
+        scores, found = scores[:, :count], found[:, :count]
+        keys[part] = filled(found, scores.isneginf())
+        weights[part] = torch.exp2(scores - below[part])
+    return weights.view(*lse.shape, count), keys.view(*lse.shape, count)
