@@ -102,7 +102,7 @@ class Served:
         """Wait until the map is so far; seconds."""
         begun = time.perf_counter()
         while self.json(f"status/{self.head}")["phase"] not in phases:
-            time.sleep(0.1)
+            time.sleep(1.0)  # as often as the page asks: the pass gives way to whoever asks
         return time.perf_counter() - begun
 
     def tiles(self, z: int, most: int = TILES) -> list[float]:
