@@ -39,8 +39,13 @@ with hs.record(layer) as recording:
     layer(torch.ones(1, 2, 8))
 head: hs.Head = recording[0, 1]
 weights: torch.Tensor = head.weights()
+try:
+    print(hs.plan(weights, weights, weights, backend="fused").why)
+except hs.errors.BackendRefused as refusal:
+    print(refusal)
 """
-WRONG = TYPED + "number: int = head.weights()\n"
+# Each alone is a mistake.
+WRONG = ("number: int = head.weights()", 'hs.attend(x, x, x, mask="causal")', "hs.atend(x, x, x)", "hs.errors.Refused")
 
 
 def problems_of_versions(version: str, tag: str | None) -> Iterator[str]:
@@ -118,15 +123,18 @@ def runs_here(line: str) -> bool:
 
 
 def types_are_seen(place: Elsewhere) -> None:
-    """A program of somebody else passes the checkers, and one with a mistake does not: the types are really seen."""
-    for name, program in (("typed.py", TYPED), ("wrong.py", WRONG)):
-        (place.here / name).write_text(program, encoding="utf-8")
+    """A program of somebody else passes the checkers, and those with a mistake do not: the types are really seen."""
+    wrong = [f"wrong{number}.py" for number in range(len(WRONG))]
+    (place.here / "typed.py").write_text(TYPED, encoding="utf-8")
+    for name, mistake in zip(wrong, WRONG, strict=True):
+        (place.here / name).write_text(f"{TYPED}{mistake}\n", encoding="utf-8")
     checkers: list[tuple[str, ...]] = [("mypy", "--strict")]
     if shutil.which("pyright"):
         checkers.append(("pyright", "--pythonpath", str(place.bin / "python")))
     for checker in checkers:
         place.run(*checker, "typed.py")
-        place.run(*checker, "wrong.py", fails=True)
+        for name in wrong:
+            place.run(*checker, name, fails=True)
         print(f"types: {checker[0]} sees them")
 
 

@@ -39,7 +39,7 @@ torchrun() {{ {PYTHON} -m torch.distributed.run --standalone "$@"; }}
 # Pages whose commands run as well, on what their code makes.
 COMMANDS = {"audio", "corpus", "images", "share", "torchrun"}
 # The longest first: the last to end would otherwise run alone.
-LONGEST = ("images", "corpus", "audio", "3-three-places", "6-heads-form", "2-many-heads", "training", "figures")
+LONGEST = ("images", "share", "corpus", "audio", "figures", "attention", "training", "3-three-places")
 # Seconds; a page that takes longer hangs. A minute is the most that one takes on two idle cores.
 LIMIT = 900
 

@@ -4,7 +4,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
-    from headscope import hf, look, nn, train
+    from headscope import errors, hf, look, nn, train
     from headscope.attention.api import attend, attend_lse, plan
     from headscope.attention.bias import alibi, dense_bias, relative
     from headscope.attention.masks.convert import from_additive, from_block_mask, from_torch_mha_mask
@@ -43,6 +43,7 @@ __all__ = [
     "dense",
     "dense_bias",
     "documents",
+    "errors",
     "explain",
     "figure",
     "first",
@@ -85,6 +86,7 @@ _HOMES = {
     "dense": "headscope.attention.masks.mask",
     "dense_bias": "headscope.attention.bias",
     "documents": "headscope.attention.masks.lengths",
+    "errors": "headscope.errors",
     "explain": "headscope.nn.explain",
     "figure": "headscope.view.figure",
     "first": "headscope.attention.masks.lengths",
@@ -112,13 +114,16 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'headscope' has no attribute {name!r}; its names are {', '.join(__all__)}")
-    module = _import_module(_HOMES[name])
-    found = module if module.__name__ == f"headscope.{name}" else getattr(module, name)
-    globals()[name] = found
-    return found
+# Hidden from mypy, to which every misspelt name would be there.
+if not _TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'headscope' has no attribute {name!r}; its names are {', '.join(__all__)}")
+        module = _import_module(_HOMES[name])
+        found = module if module.__name__ == f"headscope.{name}" else getattr(module, name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

@@ -7,10 +7,14 @@ if _TYPE_CHECKING:
 
 __all__ = ["Finetuned", "finetune"]
 
+# Hidden from mypy, to which every misspelt name would be there.
+if not _TYPE_CHECKING:
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module 'headscope.train' has no attribute {name!r}; its names are {', '.join(__all__)}")
-    from headscope.train import finetuning
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(
+                f"module 'headscope.train' has no attribute {name!r}; its names are {', '.join(__all__)}"
+            )
+        from headscope.train import finetuning
 
-    return getattr(finetuning, name)
+        return getattr(finetuning, name)
