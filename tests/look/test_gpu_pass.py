@@ -28,7 +28,7 @@ def test_one_pass_gives_every_statistic():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(900)
 def test_one_pass_gives_every_statistic_of_every_call():
     in_interpreter("all")
 
