@@ -124,7 +124,7 @@ def main() -> None:
             if with_peer:
                 sizes["JSON MB"] = round(peer.stat().st_size / 1e6, 2)
             report.add(name, timings, **sizes, **opening(target))
-    report.write()
+    report.write(keep=chosen.keep)
 
 
 if __name__ == "__main__":
