@@ -21,8 +21,9 @@ from headscope.attention.masks.runs import Runs
 from headscope.attention.request import Request
 from headscope.shapes import acc_dtype
 
-# Scores in one block: 1 MB of float32 for each thread stays in a core's own cache; a GPU wants more.
-CPU_BLOCK, GPU_BLOCK = 2**18, 2**26
+# Scores in one block: 4 MB of float32 for each thread, as long as that is no more memory than 64 MB; a GPU wants more.
+# Smaller ones stay in a core's own cache and are slower: every statistic costs a few calls for each block.
+CPU_BLOCK, CPU_MOST, GPU_BLOCK = 2**20, 2**24, 2**26
 # Below this a matrix product runs at a fraction of its speed, so longer rows make larger blocks.
 LEAST_ROWS = 32
 # From this many keys on a product with few rows is faster when the keys lie along the last axis.
@@ -133,7 +134,7 @@ def key_order(x: Shaped[Tensor, "n keys *rest"], width: int) -> Shaped[Tensor, "
 def block_shape(items: int, queries: int, keys: int, request: Request) -> tuple[int, int]:
     """How many (batch item, head) pairs and how many queries make a block."""
     on_cpu = request.q.device.type == "cpu"
-    block = CPU_BLOCK * torch.get_num_threads() if on_cpu else GPU_BLOCK
+    block = min(CPU_BLOCK * torch.get_num_threads(), CPU_MOST) if on_cpu else GPU_BLOCK
     step = max(min(queries, LEAST_ROWS), min(queries, block // max(1, keys)), 1)
     if on_cpu and request.mask is not None:
         step = min(step, MASKED_ROWS)
