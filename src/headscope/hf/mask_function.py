@@ -143,8 +143,10 @@ def of_one_query(sides: Sides, keys: int, own: int, real: Tensor | None, device:
         return Slice(first, last, keys)
     # A copy: its owner may write to the padding before a recording asks.
     allowed = real[:, None, None].clone()
-    allowed[..., :first] = False
-    allowed[..., last:] = False
+    if first > 0:
+        allowed[..., :first] = False
+    if last < keys:
+        allowed[..., last:] = False
     return Dense(allowed)
 
 
