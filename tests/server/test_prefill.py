@@ -10,6 +10,7 @@ import torch
 
 import headscope as hs
 from headscope.cli.app import run as command
+from headscope.cli.serve import fill_levels
 from headscope.errors import HeadscopeError, RecordingError
 from headscope.recording.folder import deferred
 from headscope.recording.layer import Layer
@@ -49,6 +50,8 @@ def test_heads_that_no_recording_has_are_refused(tmp_path, capsys):
     path = saved(tmp_path, 300)
     with pytest.raises(HeadscopeError, match=r"serve: no recording has head 3.2; `headscope heads DIR` lists them"):
         list(prefill([path], [(3, 0), (3, 2)]))
+    with pytest.raises(HeadscopeError, match=r"serve: --heads goes with --fill; every head is served\."):
+        fill_levels([str(path)], False, "3.1")
     assert command(["serve", str(path), "--heads", "3.1"]) == 2
     assert "serve: --heads goes with --fill; every head is served" in capsys.readouterr().err
 
