@@ -132,6 +132,14 @@ class TestDirect:
         else:  # nothing to compute
             assert found is None
 
+    @pytest.mark.parametrize("heads", [1, 10])
+    def test_sinks_of_heads_that_share_keys(self, heads):
+        q, k, v = (x.detach() for x in qkv(b=3, h=10, g=5, q=1, k=K, d=7, e=7))
+        sinks = torch.randn(10, dtype=torch.float64)
+        mask = hs.dense(torch.rand(3, heads, 1, K, generator=torch.Generator().manual_seed(3)) > 0.4)
+        found = direct(q, k, v, mask, None, sinks)
+        torch.testing.assert_close(found, hs.attend(q, k, v, mask=mask, sinks=sinks, backend="formula"))
+
     def test_sinks_that_are_special_are_planned(self):
         q, k, v = (x.detach() for x in qkv(b=3, h=5, g=5, q=2, k=K, d=7, e=7))
         sinks = torch.randn(5, dtype=torch.float64)
