@@ -1,10 +1,11 @@
 """Check a release that was built with `python -m build`: python docs/check_release.py dist [--tag v0.1.0]
 
 The versions agree, the wheel holds what it must and nothing else, and in a new environment, in an empty folder, it does
-what the README and the pages say, and its types are seen from outside.
+what the README and the pages say, and its types are seen from outside. `--notes` prints the release notes instead.
 """
 
 import argparse
+import email
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # How-to pages that a newcomer would open first.
 PAGES = ("howto/recording.md", "howto/heads.md", "howto/long.md", "howto/transformers.md", "howto/share.md")
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -27,7 +29,12 @@ NEEDED = (
     "headscope/py.typed", "headscope/view/assets/page.html", "headscope/server/assets/map.html",
     "headscope/lesson/assets/lesson.css", "headscope/benchmarks/attend.py",
 )  # fmt: skip
-IN_SOURCES = ("tests/conftest.py", "docs/index.md", "constraints.txt", "README.md", "LICENSE", "examples/induction.py")
+IN_SOURCES = (
+    "tests/conftest.py", "docs/index.md", "mkdocs.yml", "constraints.txt", "README.md", "LICENSE", ".ci/run",
+    "examples/induction.py",
+)  # fmt: skip
+HEADING = re.compile(r"^## (\S+) \((.+)\)$", re.MULTILINE)
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 # A program of somebody else, of which every line is wrong where the types of the package are not seen.
 TYPED = """
 import torch
@@ -48,28 +55,53 @@ except hs.errors.BackendRefused as refusal:
 WRONG = ("number: int = head.weights()", 'hs.attend(x, x, x, mask="causal")', "hs.atend(x, x, x)", "hs.errors.Refused")
 
 
-def problems_of_versions(version: str, tag: str | None) -> Iterator[str]:
-    """What says another version than pyproject.toml."""
-    citation = re.search(r"^version: (\S+)", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
-    if citation is None or citation[1] != version:
-        yield f"CITATION.cff says {citation and citation[1]}, pyproject.toml {version}"
-    heading = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+def problems_of_versions(version: str, tag: str | None, root: Path = ROOT) -> Iterator[str]:
+    """What says another version than pyproject.toml; of a tagged commit also a date that is missing."""
+    citation = (root / "CITATION.cff").read_text(encoding="utf-8")
+    cited = re.search(r"^version: (\S+)", citation, re.MULTILINE)
+    if cited is None or cited[1] != version:
+        yield f"CITATION.cff says {cited and cited[1]}, pyproject.toml {version}"
+    heading = HEADING.search((root / "CHANGELOG.md").read_text(encoding="utf-8"))
     if heading is None or heading[1] != version:
         yield f"the newest heading of CHANGELOG.md is {heading and heading[1]}, and the version is {version}"
-    if tag is not None and tag != f"v{version}":
+    if tag is None:
+        return
+    if tag != f"v{version}":
         yield f"the tag is {tag}, and the version is {version}: it must be v{version}"
+    date = heading[2] if heading else "missing"
+    if not DATE.fullmatch(date):
+        yield f"the commit is tagged {tag}, and the date in CHANGELOG.md is {date!r}: write the day of the release"
+    released = re.search(r"^date-released: (\S+)", citation, re.MULTILINE)
+    if released is None or released[1].strip("\"'") != date:
+        yield f"CITATION.cff says date-released: {released and released[1]}, CHANGELOG.md {date}"
+
+
+def notes(version: str, root: Path = ROOT) -> str:
+    """The notes of a release: its section of CHANGELOG.md without the heading."""
+    text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = list(HEADING.finditer(text))
+    for heading, following in zip(headings, [*headings[1:], None], strict=True):
+        if heading[1] == version:
+            return text[heading.end() : following.start() if following else len(text)].strip()
+    raise SystemExit(f"CHANGELOG.md has no section of {version}; it has {', '.join(found[1] for found in headings)}")
 
 
 def problems_of_files(wheel: Path, sdist: Path) -> Iterator[str]:
     """What is missing in the built files, or does not belong there."""
+    info = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info/"
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())
+        metadata = packed.read(f"{info}METADATA").decode() if f"{info}METADATA" in names else ""
     yield from (f"{wheel.name}: {name} is missing" for name in NEEDED if name not in names)
-    info = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info/"
     foreign = sorted(name for name in names if not name.startswith(("headscope/", info)))
     yield from (f"{wheel.name}: {name} does not belong there" for name in foreign)
     if not any(name.startswith(info) and name.endswith("LICENSE") for name in names):
         yield f"{wheel.name}: the licence is missing"
+    extras = set(email.message_from_string(metadata).get_all("Provides-Extra") or ())
+    yield from (
+        f"{wheel.name}: the extra {extra} is missing"
+        for extra in sorted(set(PROJECT["optional-dependencies"]) - extras)
+    )
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     yield from (f"{sdist.name}: {name} is missing" for name in IN_SOURCES if name not in inside)
@@ -141,10 +173,16 @@ def types_are_seen(place: Elsewhere) -> None:
 def main() -> None:
     """Check the files in a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("dist"))
     parser.add_argument("--tag", default=tag_here(), help="of the commit; asked of git unless given")
+    parser.add_argument(
+        "--notes", action="store_true", help="print the notes of the release, from CHANGELOG.md, and end"
+    )
     given = parser.parse_args()
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    version = PROJECT["version"]
+    if given.notes:
+        print(notes(version))
+        return
     wheel = (given.folder / f"headscope-{version}-py3-none-any.whl").resolve()
     sdist = wheel.with_name(f"headscope-{version}.tar.gz")
     wrong = [f"{path} is missing" for path in (wheel, sdist) if not path.is_file()]
@@ -161,8 +199,10 @@ def main() -> None:
 
 
 def tag_here() -> str | None:
-    """The tag of the commit that is checked out, if it has one that names a version."""
-    command = ["git", "tag", "--points-at", "HEAD", "v*"]
+    """The tag of the commit that is checked out, if it has one that names a version; of several the newest version."""
+    if shutil.which("git") is None:
+        return None
+    command = ["git", "tag", "--points-at", "HEAD", "--sort=-version:refname", "v*"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.split()[0] if done.stdout.split() else None
 

@@ -1,6 +1,8 @@
 """What is released: one version everywhere, requirements that are used, built files that work away from here."""
 
+import ast
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -65,14 +68,108 @@ def test_every_requirement_is_used(sources, name, places):
     assert any(used.search(sources[place]) for place in places), f"{name} is imported nowhere in {places}: remove it"
 
 
-def test_the_version_stands_in_one_place_and_its_copies_agree(monkeypatch, tmp_path):
+# Libraries that the package imports without a requirement of its own, and why.
+COMES_WITH = {
+    "huggingface_hub": "with transformers, which reads its files",
+    "PIL": "with matplotlib; where it is missing, MissingExtra names it",
+    "IPython": "of the notebook that shows something; without it the terminal does",
+    "pandas": "to_pandas; where it is missing, MissingExtra names it",
+    "pyarrow": ".parquet files; where it is missing, MissingExtra names it",
+    "triton": "with CUDA builds of torch",
+}
+
+
+def imported_by(folder):
+    """The first names of all modules that the files of a folder import, anywhere in them."""
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            yield from (name.partition(".")[0] for name in names)
+
+
+def undeclared(imported):
+    """Which of the imported names are neither Python's own nor required, in an extra at least."""
+    used = {
+        group: PROJECT["optional-dependencies"][group] for group in ("hf", "demo", "plot", "serve", "train", "finetune")
+    }
+    lines = [*PROJECT["dependencies"], *(line for lines in used.values() for line in lines)]
+    names = [re.match(r"[\w.-]+", line)[0] for line in lines]
+    declared = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names} | {"headscope"}
+    return imported - declared - sys.stdlib_module_names - set(COMES_WITH)
+
+
+def test_everything_imported_is_required(tmp_path):
+    imported = set(imported_by(ROOT / "src" / "headscope"))
+    assert undeclared(imported) == set()
+    assert set(COMES_WITH) <= imported
+    (tmp_path / "module.py").write_text("import numpy.linalg, os\n\ndef f():\n    from einops.layers import torch\n")
+    assert undeclared(set(imported_by(tmp_path))) == {"einops"}
+
+
+def test_the_version_stands_in_one_place_and_its_copies_agree():
     version = PROJECT["version"]
     assert list(release.problems_of_versions(version, None)) == []
-    assert list(release.problems_of_versions(version, f"v{version}")) == []
-    assert len(list(release.problems_of_versions(version, "v9.9.9"))) == 1
-    assert len(list(release.problems_of_versions("9.9.9", "v9.9.9"))) == 2
+    assert len(list(release.problems_of_versions("9.9.9", None))) == 2
     for path in (ROOT / "src").rglob("*.py"):
         assert f'"{version}"' not in path.read_text(encoding="utf-8"), path
+
+
+def project(folder, heading="## 1.2.3 (2026-02-03)", date="date-released: 2026-02-03"):
+    """The two files with a version beside pyproject.toml."""
+    text = f"# Changes\n\n{heading}\n\n### Added\n\n- New.\n\n## 1.2.2 (2026-01-02)\n\n- Old.\n"
+    (folder / "CHANGELOG.md").write_text(text, encoding="utf-8")
+    (folder / "CITATION.cff").write_text(f"version: 1.2.3\n{date}\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("date", ["date-released: 2026-02-03", "date-released: '2026-02-03'"])
+def test_a_tagged_release_passes(tmp_path, date):
+    assert list(release.problems_of_versions("1.2.3", "v1.2.3", project(tmp_path, date=date))) == []
+
+
+@pytest.mark.parametrize(
+    ("tag", "changed", "words"),
+    [
+        ("v1.2.4", {}, "the tag is v1.2.4, and the version is 1.2.3: it must be v1.2.3"),
+        ("1.2.3", {}, "it must be v1.2.3"),
+        ("v1.2.3", {"heading": "## 1.2.3 (2026-02-04)"}, "date-released: 2026-02-03, CHANGELOG.md 2026-02-04"),
+        ("v1.2.3", {"date": ""}, "date-released: None, CHANGELOG.md 2026-02-03"),
+        ("v1.2.3", {"date": "date-released: 2026-02-0"}, "date-released: 2026-02-0,"),
+    ],
+)
+def test_what_is_wrong_with_a_tag_is_said_once(tmp_path, tag, changed, words):
+    (problem,) = release.problems_of_versions("1.2.3", tag, project(tmp_path, **changed))
+    assert words in problem
+
+
+def test_a_tagged_release_has_a_date(tmp_path):
+    undated = project(tmp_path, heading="## 1.2.3 (not released)", date="")
+    assert list(release.problems_of_versions("1.2.3", None, undated)) == []
+    problems = list(release.problems_of_versions("1.2.3", "v1.2.3", undated))
+    assert "the date in CHANGELOG.md is 'not released'" in problems[0]
+    assert len(problems) == 2
+
+
+def test_the_notes_of_a_release_are_its_section_of_the_changes(tmp_path, capsys, monkeypatch):
+    assert release.notes("1.2.3", project(tmp_path)) == "### Added\n\n- New."
+    assert release.notes("1.2.2", tmp_path) == "- Old."
+    with pytest.raises(SystemExit, match=re.escape("no section of 1.2; it has 1.2.3, 1.2.2")):
+        release.notes("1.2", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["check_release.py", "--notes"])
+    release.main()
+    assert "### Added" in capsys.readouterr().out
+
+
+def test_the_citation_has_what_the_format_asks_for():
+    """The fields that Citation File Format 1.2.0 requires, and what a reader of a citation looks for."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["type"] == "software"
+    assert citation["license"] == PROJECT["license"]
+    assert set(citation["keywords"]) == set(PROJECT["keywords"])
+    assert all("name" in author or "family-names" in author for author in citation["authors"])
 
 
 def test_what_is_missing_in_built_files_is_named(tmp_path):
@@ -89,6 +186,7 @@ def test_what_is_missing_in_built_files_is_named(tmp_path):
         "tests/conftest.py does not belong there",
         "licence",
         "docs/index.md is missing",
+        "the extra hf is missing",
     ):
         assert words in found
 
@@ -99,19 +197,41 @@ def test_which_commands_of_a_page_run_there():
     assert not release.runs_here("headscope view photo.jpg --model M")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_the_release_works_away_from_its_source_tree(tmp_path):
-    """The two commands of docs/releasing.md, in a new environment each."""
-    builder = tmp_path / "builder"
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory):
+    """The first command of docs/releasing.md, in a new environment."""
+    folder = tmp_path_factory.mktemp("release")
+    builder = folder / "builder"
     subprocess.run([sys.executable, "-m", "venv", builder], check=True)
     python = builder / "bin" / "python"
     got = subprocess.run([python, "-m", "pip", "install", "-q", "build"], capture_output=True, text=True, check=False)
     if got.returncode:
         pytest.skip(f"no package index to build with: {got.stderr[-300:]}")
-    subprocess.run([python, "-m", "build", "-o", tmp_path / "dist", ROOT], check=True, capture_output=True)
-    command = [sys.executable, "docs/check_release.py", tmp_path / "dist"]
+    subprocess.run([python, "-m", "build", "-o", folder / "dist", ROOT], check=True, capture_output=True)
+    return folder / "dist"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_release_works_away_from_its_source_tree(dist):
+    """The second command of docs/releasing.md, which makes a new environment of its own."""
+    command = [sys.executable, "docs/check_release.py", dist]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "types: mypy sees them" in done.stdout
     assert re.search(r"README.md: [2-9] programs and commands", done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_sdist_has_what_its_tests_read(dist, tmp_path):
+    """Tests of the files around the package pass in the unpacked sdist; the others read nothing but src and tests."""
+    (packed,) = dist.glob("*.tar.gz")
+    with tarfile.open(packed) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_release.py"]
+    command += ["tests/test_layout.py", "tests/test_readme.py", "tests/test_docs.py::test_there_are_pages"]
+    environment = os.environ | {"PYTHONPATH": str(unpacked / "src")}
+    done = subprocess.run(command, cwd=unpacked, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
