@@ -31,8 +31,27 @@ def shape(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape)
 
 
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def check_tensors(where: str, q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raise `ShapeError` unless the three are tensors of torch with one size for each axis."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(x, Tensor):
+            raise ShapeError(
+                f"{where}: expected {name} as a torch.Tensor, got {type(x).__name__}; give torch.as_tensor(…)."
+            )
+        if x.is_nested or x.layout != torch.strided:
+            kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.")
+            raise ShapeError(
+                f"{where}: {name} is a {kind} tensor, and attention reads dense ones; give padded tensors and "
+                "hs.padding(lengths), or packed ones and hs.documents(lengths)."
+            )
+
+
 def check_qkv(where: str, q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raise `ShapeError` unless q `(b, h, q, d)`, k `(b, g, k, d)` and v `(b, g, k, e)` fit together."""
+    check_tensors(where, q, k, v)
     qs, ks, vs = q.shape, k.shape, v.shape
     if len(qs) != 4 or len(ks) != 4 or len(vs) != 4:
         raise ShapeError(
@@ -64,7 +83,7 @@ def check_qkv(where: str, q: Tensor, k: Tensor, v: Tensor) -> None:
             f"{where}: q, k and v are {q.dtype}, {k.dtype} and {v.dtype}; give the three one dtype with .to(q.dtype), "
             "or call this under torch.autocast, which casts them."
         )
-    if not q.dtype.is_floating_point:
+    if q.dtype not in FLOATS:
         raise ShapeError(
             f"{where}: q, k and v are {q.dtype}; attention needs float64, float32, bfloat16 or float16. "
             "Convert them with .float()."

@@ -43,7 +43,7 @@ def test_inputs_that_do_not_fit(q, k, v, message):
     ("options", "error", "message"),
     [
         ({"softcap": 0.0}, ShapeError, "softcap=0.0; it bounds the scores"),
-        ({"softcap": float("nan")}, ShapeError, "give a number above 0"),
+        ({"softcap": -1.0}, ShapeError, "give a number above 0"),
         ({"dropout": 1.0}, ShapeError, "dropout=1.0; give the probability"),
         ({"backend": "fuzed"}, BackendRefused, "did you mean 'fused'"),
         ({"backend": "fused", "softcap": 2.0}, BackendRefused, "has no softcap"),

@@ -3,6 +3,7 @@
 Run by test_api.py in a process of its own, without the checks.
 """
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +49,68 @@ def test_sinks_for_other_heads():
 def test_heads_of_other_shapes(make, message):
     with pytest.raises(ShapeError, match=message):
         make()
+
+
+LEARNED = torch.tensor(0.5, requires_grad=True)
+
+
+@pytest.mark.parametrize("queries", [1, 5])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": LEARNED}, r"scale is a tensor \(\), .* A learned one is a factor of the queries"),
+        ({"scale": torch.ones(2)}, r"scale is a tensor \(2,\), and kernels take a number"),
+        (
+            {"softcap": LEARNED},
+            r"softcap is a tensor \(\), and kernels take a number, which has no gradient; give a float\.$",
+        ),
+        ({"dropout": LEARNED}, r"dropout is a tensor \(\), and kernels take a number"),
+        ({"scale": "1"}, "scale='1'; give a finite number"),
+        ({"scale": float("nan")}, "scale=nan; give a finite number"),
+        ({"scale": float("inf")}, "scale=inf; give a finite number"),
+        ({"softcap": float("inf")}, "softcap=inf; give a finite number"),
+        ({"dropout": None}, "dropout=None; give a finite number"),
+        ({"sinks": [0.0] * 4}, "sinks are a list; give a torch.Tensor with one logit for each head"),
+        ({"sinks": torch.zeros(4, device="meta")}, "sinks are on meta and q is on cpu; move them"),
+        ({"q": None}, r"expected q as a torch\.Tensor, got NoneType"),
+        ({"k": X.numpy()}, r"expected k as a torch\.Tensor, got ndarray"),
+        ({"v": X.to_sparse()}, "v is a sparse_coo tensor, and attention reads dense ones; give padded tensors"),
+        ({"k": torch.nested.nested_tensor([X[0], X[1]])}, "k is a nested tensor, and attention reads dense ones"),
+        (dict.fromkeys("qkv", X.to(torch.float8_e4m3fn)), "are torch.float8_e4m3fn; attention needs float64, float32"),
+    ],
+)
+def test_arguments_of_another_type_are_named(change, message, queries):
+    arguments = {"q": X, "k": X, "v": X} | change
+    if isinstance(arguments["q"], torch.Tensor):
+        arguments["q"] = arguments["q"][:, :, :queries]
+    with pytest.raises(ShapeError, match=message):
+        hs.attend(arguments.pop("q"), arguments.pop("k"), arguments.pop("v"), **arguments)
+
+
+def test_numbers_of_other_libraries_are_numbers():
+    values = hs.attend(X, X, X, scale=0.5, softcap=3.0, dropout=0.0, mask=hs.window(2, 1) & hs.first(3))
+    mask = hs.window(np.int64(2), torch.tensor(1)) & hs.first(np.int64(3))
+    found = hs.attend(X, X, X, scale=torch.tensor(0.5), softcap=np.float32(3), dropout=np.int32(0), mask=mask)
+    assert torch.equal(found, values)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: hs.window(2.0), r"left=2\.0 is a float; give a whole number"),
+        (lambda: hs.window(2, True), "right=True is a bool; give a whole number"),
+        (lambda: hs.dense([[True]]), r"dense: expected a torch\.Tensor, got list"),
+        (lambda: hs.dense_bias([[0.0]]), r"dense_bias: expected a torch\.Tensor, got list"),
+    ],
+)
+def test_masks_of_something_else(make, message):
+    with pytest.raises(MaskError, match=message):
+        make()
+
+
+def test_a_backend_that_is_no_name():
+    with pytest.raises(BackendRefused, match="there is no backend 1"):
+        hs.attend(X, X, X, backend=1)
 
 
 class Calls(torch.nn.Module):

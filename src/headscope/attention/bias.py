@@ -278,6 +278,8 @@ def dense_bias(values: Float[Tensor, "*sizes"]) -> Bias:
         >>> dense_bias(torch.zeros(2, 3))
         dense_bias((1, 1, 2, 3))
     """
+    if not isinstance(values, Tensor):
+        raise MaskError(f"dense_bias: expected a torch.Tensor, got {type(values).__name__}; give torch.as_tensor(…).")
     if not values.is_floating_point():
         raise MaskError(
             f"dense_bias: the bias is {values.dtype}; give floating point numbers. "

@@ -5,6 +5,8 @@ Small calls cost what surrounds them. Here everything that makes a call special 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -18,11 +20,9 @@ from headscope.attention.precision import flash_allowed
 from headscope.attention.sinks import sinks_left
 from headscope.compat.torch import FLASH
 from headscope.compat.tracing import NAMES
+from headscope.shapes import FLOATS
 
 _any_autocast = NAMES.any_autocast
-FLOATS = frozenset(
-    dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype) and dtype.is_floating_point
-)
 
 
 def direct(
@@ -32,31 +32,18 @@ def direct(
 
     Never raises: what does not fit is planned, and refused there.
     """
-    if not (type(q) in PLAIN and type(k) in PLAIN and type(v) in PLAIN):
-        return None
     # First: in a traced call sizes are no numbers to compare.
     if not no_modes() or not flash_allowed():
         return None
-    # Each of these asks torch once: a shape or a stride takes longer than all comparisons of its numbers.
-    shape, others = q.shape, k.shape
-    if not (len(shape) == len(others) == 4 and others == v.shape):
-        return None
-    b, h, queries, d = shape
-    items, g, keys, size = others
-    dtype = q.dtype
+    sizes = sizes_of(q, k, v)
     if (
-        items != b
-        or size != d
-        or not (b and queries and d and g and keys)
-        or h % g
-        or not (dtype is k.dtype is v.dtype and dtype in FLOATS)
-        or not (q.is_cpu and k.is_cpu and v.is_cpu)
-        or not (dense(q) and dense(k) and dense(v))
-        or (scale is not None and not scale > 0)
+        sizes is None
+        or (scale is not None and not (type(scale) is float and 0.0 < scale < math.inf))
         or _any_autocast()
         or (sinks is not None and not plain_sinks(sinks, q, k, v))
     ):
         return None
+    b, h, g, queries, keys, d = sizes
     added, causal = None, False
     if mask is not None:
         if not isinstance(mask, Mask):
@@ -66,12 +53,12 @@ def direct(
             if seen is None or not seen.ranges or seen.items not in (1, b) or seen.heads not in (1, h):
                 return None
             k, v = seen.slice(k), seen.slice(v)
-            if seen.among is not None and (added := seen.among.added(1, k.shape[2], dtype, q.device)) is None:
+            if seen.among is not None and (added := seen.among.added(1, k.shape[2], q.dtype, q.device)) is None:
                 return None
         elif queries == keys and type(mask) is Window and mask.left is None and mask.right == 0:
             causal = True
         else:
-            added = mask.added(queries, keys, dtype, q.device) if few(b * h * queries * keys, d) else None
+            added = mask.added(queries, keys, q.dtype, q.device) if few(b * h * queries * keys, d) else None
             if added is None or added.shape[0] not in (1, b) or added.shape[1] not in (1, h):
                 return None
     grouped = g != h
@@ -89,6 +76,34 @@ def direct(
     if values.requires_grad:
         differentiable_again(values)
     return values.reshape(b, h, 1, d) if folds else values
+
+
+def sizes_of(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int, int, int] | None:
+    """b, h, g, q, k and d of tensors that torch's kernel takes as they are; None for all others."""
+    if not (type(q) in PLAIN and type(k) in PLAIN and type(v) in PLAIN):
+        return None
+    try:
+        # Each of these asks torch once: a shape or a stride takes longer than all comparisons of its numbers.
+        shape, others = q.shape, k.shape
+        if not (len(shape) == len(others) == 4 and others == v.shape):
+            return None
+        b, h, queries, d = shape
+        items, g, keys, size = others
+        dtype = q.dtype
+        if (
+            items != b
+            or size != d
+            or not (b and queries and d and g and keys)
+            or h % g
+            or not (dtype is k.dtype is v.dtype and dtype in FLOATS)
+            or not (q.is_cpu and k.is_cpu and v.is_cpu)
+            or not (dense(q) and dense(k) and dense(v))
+        ):
+            return None
+    except RuntimeError:
+        # Nested tensors have no sizes, sparse ones no strides.
+        return None
+    return b, h, g, queries, keys, d
 
 
 def dense(x: Tensor) -> bool:

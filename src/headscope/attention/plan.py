@@ -165,7 +165,7 @@ def tile_cost(d: int) -> int:
 def named(request: Request, backend: str) -> ModuleType:
     """The path of that name, if it can run the request."""
     if backend not in PATHS:
-        near = difflib.get_close_matches(backend, PATHS, 1)
+        near = difflib.get_close_matches(str(backend), PATHS, 1)
         raise BackendRefused(
             f"{request.where}: there is no backend {backend!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
             f"The backends are {', '.join(map(repr, PATHS))}; None picks one."

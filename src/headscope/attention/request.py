@@ -14,6 +14,7 @@ from headscope.attention.known import known
 from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.runs import Runs
 from headscope.attention.masks.window import Window
+from headscope.attention.scalars import factor
 from headscope.errors import MaskError, ShapeError
 from headscope.shapes import check_qkv
 
@@ -53,21 +54,21 @@ class Request:
             )
         if bias is not None:
             bias.check(q.shape[0], q.shape[1], q.shape[2], k.shape[2])
-        if softcap is not None and not softcap > 0:
-            raise ShapeError(
-                f"{where}: softcap={softcap}; it bounds the scores to ±softcap, so give a number above 0, or None."
-            )
-        if sinks is not None and tuple(sinks.shape) != (q.shape[1],):
-            raise ShapeError(
-                f"{where}: sinks are {tuple(sinks.shape)} and q has {q.shape[1]} heads; "
-                f"give one sink logit for each head: ({q.shape[1]},)."
-            )
+        self.scale = default_scale(q) if scale is None else factor(where, "scale", scale)
+        if softcap is not None:
+            softcap = factor(where, "softcap", softcap)
+            if not softcap > 0:
+                raise ShapeError(
+                    f"{where}: softcap={softcap}; it bounds the scores to ±softcap, so give a number above 0, or None."
+                )
+        if sinks is not None:
+            check_sinks(where, sinks, q)
+        dropout = factor(where, "dropout", dropout)
         if not 0.0 <= dropout < 1.0:
             raise ShapeError(
                 f"{where}: dropout={dropout}; give the probability that a weight is dropped, from 0 up to but not 1."
             )
         self.q, self.k, self.v, self.mask, self.bias, self.where = q, k, v, mask, bias, where
-        self.scale = default_scale(q) if scale is None else scale
         self.softcap, self.sinks, self.dropout, self.needs_lse = softcap, sinks, dropout, needs_lse
         self._device: Device | None = None
 
@@ -192,6 +193,21 @@ class Request:
         return any(t.requires_grad for t in (self.q, self.k, self.v, *extra)) or (
             self.sinks is not None and self.sinks.requires_grad
         )
+
+
+def check_sinks(where: str, sinks: Tensor, q: Tensor) -> None:
+    """Raise `ShapeError` unless there is one sink for each head of q, on its device."""
+    if not isinstance(sinks, Tensor):
+        raise ShapeError(
+            f"{where}: sinks are a {type(sinks).__name__}; give a torch.Tensor with one logit for each head."
+        )
+    if tuple(sinks.shape) != (q.shape[1],):
+        raise ShapeError(
+            f"{where}: sinks are {tuple(sinks.shape)} and q has {q.shape[1]} heads; "
+            f"give one sink logit for each head: ({q.shape[1]},)."
+        )
+    if sinks.device != q.device:
+        raise ShapeError(f"{where}: sinks are on {sinks.device} and q is on {q.device}; move them: sinks.to(q.device).")
 
 
 def default_scale(q: Tensor) -> float:

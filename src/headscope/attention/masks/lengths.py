@@ -182,10 +182,12 @@ def as_lengths(where: str, name: str, lengths: Lengths, axes: int = 1) -> Tensor
     """Lengths as int32, checked; with two axes allowed, always as two."""
     # Python's numbers stay readable, also where the default device is "meta".
     device = lengths.device if isinstance(lengths, Tensor) else "cpu"
-    tensor = torch.as_tensor([lengths] if isinstance(lengths, int) else lengths, device=device)
+    tensor = torch.as_tensor(lengths, device=device)
     if not tensor.numel() and not isinstance(lengths, Tensor):
         # An empty list has no dtype of its own.
         tensor = tensor.long()
+    if tensor.ndim == 0:
+        tensor = tensor[None]
     if tensor.ndim == 1 and axes == 2:
         tensor = tensor[None]
     if tensor.ndim != axes or tensor.is_floating_point() or tensor.dtype == torch.bool:

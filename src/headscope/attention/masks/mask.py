@@ -281,6 +281,8 @@ def dense(allowed: Bool[Tensor, "*sizes"]) -> Mask:
         >>> dense(torch.tensor([[True, False, True]])).runs(1, 3).start.tolist()
         [[[[0, 2]]]]
     """
+    if not isinstance(allowed, Tensor):
+        raise MaskError(f"dense: expected a torch.Tensor, got {type(allowed).__name__}; give torch.as_tensor(…).")
     if allowed.dtype != torch.bool:
         raise MaskError(
             f"dense: the mask is {allowed.dtype}; give booleans, True where a query may see a key. "

@@ -8,6 +8,7 @@ from torch import Tensor
 from headscope.attention.masks.last_query import LastQuery, of_range
 from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.runs import Runs, trim
+from headscope.attention.scalars import count
 from headscope.errors import MaskError
 
 
@@ -15,12 +16,8 @@ class Window(Mask):
     """Keys near the query's own position; `causal()` is the window without a left end."""
 
     def __init__(self, left: int | None, right: int | None) -> None:
-        for name, count in (("left", left), ("right", right)):
-            if count is not None and count < 0:
-                raise MaskError(
-                    f"window: {name}={count}; count the keys beside the query's own key, 0 or more, or None for all."
-                )
-        self.left, self.right = left, right
+        self.left = None if left is None else beside("left", left)
+        self.right = None if right is None else beside("right", right)
 
     def _runs(self, q: int, k: int, device: torch.device) -> Runs:
         own = torch.arange(k - q, k, device=device, dtype=torch.int32)
@@ -33,6 +30,16 @@ class Window(Mask):
 
     def __repr__(self) -> str:
         return "causal()" if (self.left, self.right) == (None, 0) else f"window({self.left}, {self.right})"
+
+
+def beside(name: str, given: int) -> int:
+    """How many keys on one side of the query's own key, checked."""
+    found = count("window", name, given)
+    if found < 0:
+        raise MaskError(
+            f"window: {name}={found}; count the keys beside the query's own key, 0 or more, or None for all."
+        )
+    return found
 
 
 class Slice(Mask):
