@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import headscope as hs
-from headscope.attention.masks import tensors
+from headscope.attention.masks import snapshot, tensors
 from headscope.attention.masks.runs import from_dense
 
 B, H, Q, K = 2, 3, 7, 11
@@ -134,3 +135,52 @@ def test_a_reader_reads_a_tensor_once_and_again_when_it_changes():
         reader(made)
         made[0, 3] = 0.0
         assert reader(made).runs is None
+
+
+def of_numpy(monkeypatch):
+    """A mask in memory that numpy writes to."""
+    array = np.zeros((Q, K), dtype=np.float32)
+    return torch.from_numpy(array), lambda: array.__setitem__((0, 3), -math.inf)
+
+
+def given_to_numpy(monkeypatch):
+    """A mask whose memory numpy writes to after it was read."""
+    mask = torch.zeros(Q, K)
+    return mask, lambda: mask.numpy().__setitem__((0, 3), -math.inf)
+
+
+def replaced(monkeypatch):
+    """A mask that gets other memory."""
+    mask = torch.zeros(Q, K)
+    other = mask.clone()
+    other[0, 3] = -math.inf
+    return mask, lambda: setattr(mask, "data", other)
+
+
+def of_inference_mode(monkeypatch):
+    """A mask that is written to where torch counts nothing."""
+    with torch.inference_mode():
+        mask = torch.zeros(Q, K)
+
+    def write():
+        with torch.inference_mode():
+            mask[0, 3] = -math.inf
+
+    return mask, write
+
+
+def large(monkeypatch):
+    """A mask of numpy that is too large to be compared."""
+    monkeypatch.setattr(snapshot, "COPIED", Q * K - 1)
+    return of_numpy(monkeypatch)
+
+
+@pytest.mark.parametrize("make", [of_numpy, given_to_numpy, replaced, of_inference_mode, large])
+def test_what_torch_does_not_count_is_read_again(make, monkeypatch):
+    mask, write = make(monkeypatch)
+    reader = tensors.Reader()
+    first = reader(mask)
+    assert first.runs is None
+    assert (reader(mask) is first) == (make is not large)
+    write()
+    assert reader(mask).runs.counts().flatten().tolist() == [K - 1] + [K] * (Q - 1)

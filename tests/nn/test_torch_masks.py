@@ -1,5 +1,7 @@
 import gc
+import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -66,6 +68,30 @@ def test_nothing_is_kept_of_masks_that_are_gone() -> None:
     del mask
     gc.collect()
     assert not read._known
+
+
+def test_a_mask_that_stays_holds_nothing_of_those_that_went() -> None:
+    read, mask = TorchMaskReader(), torch.rand(5, 7) < 0.5
+    for _ in range(5):
+        read(mask, torch.rand(2, 7) < 0.5, SIZES)
+        mask.logical_not_()
+        read(mask, None, SIZES)
+    gc.collect()
+    assert weakref.getweakrefcount(mask) == 1
+    assert len(read._known) == 1
+
+
+@pytest.mark.parametrize("which", ["pair", "key"])
+def test_a_mask_in_the_memory_of_numpy_is_read_again(which: str) -> None:
+    array = np.zeros((5, 7) if which == "pair" else (2, 7), dtype=bool)
+    read, mask = TorchMaskReader(), torch.from_numpy(array)
+    given = {"attn_mask": None, "key_padding_mask": None, "sizes": SIZES}
+    given["attn_mask" if which == "pair" else "key_padding_mask"] = mask
+    first = read(**given)
+    assert first.mask is None
+    assert read(**given) is first
+    array[:, 3] = True
+    assert not read(**given).mask.to_dense(5, 7)[..., 3].any()
 
 
 @pytest.mark.parametrize(

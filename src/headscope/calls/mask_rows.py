@@ -16,6 +16,7 @@ from headscope.attention.bias import Line
 from headscope.attention.known import known
 from headscope.attention.masks import tensors
 from headscope.attention.masks.runs import Runs, concatenate
+from headscope.attention.masks.snapshot import Snapshot
 from headscope.calls.call import both
 from headscope.calls.lines import ByRows, by_rows, line_of, same
 
@@ -37,8 +38,8 @@ class Reader:
     """Reads masks and biases, each one once: the layers of a model share theirs."""
 
     def __init__(self) -> None:
-        self._masks: dict[int, tuple[weakref.ref[Tensor], int | None, Meaning]] = {}
-        self._biases: dict[int, tuple[weakref.ref[Tensor], int | None, list[Meaning]]] = {}
+        self._masks: dict[int, tuple[weakref.ref[Tensor], Snapshot, Meaning]] = {}
+        self._biases: dict[int, tuple[weakref.ref[Tensor], Snapshot, list[Meaning]]] = {}
 
     def __call__(self, mask: Tensor) -> Meaning:
         """The meaning of a mask of `scaled_dot_product_attention`, with up to four axes: see `tensors.split`."""

@@ -16,9 +16,9 @@ from headscope.attention.bias import Bias, dense_bias
 from headscope.attention.known import known
 from headscope.attention.masks.mask import Intervals, Mask, dense
 from headscope.attention.masks.runs import Runs
+from headscope.attention.masks.snapshot import Snapshot
 from headscope.attention.masks.tensors import causal_from_the_start, read, split
 from headscope.attention.masks.window import causal
-from headscope.compat.torch import version_of
 from headscope.errors import MaskError
 from headscope.shapes import shape
 
@@ -48,6 +48,14 @@ class Masks(NamedTuple):
     bias: Bias | None
 
 
+class Kept(NamedTuple):
+    """Masks of a call, what they were read from, and what ends with that."""
+
+    before: list[Snapshot]
+    masks: Masks
+    ends: list[weakref.ref[Tensor]]
+
+
 def causal_hint(sizes: Sizes) -> Mask:
     """What torch makes of `is_causal` where it needs no mask tensor: query i sees the keys 0 … i."""
     keys = sizes.keys + sizes.appended
@@ -60,7 +68,7 @@ class TorchMaskReader:
     """Reads the masks of calls, each pair of tensors once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], tuple[tuple[object, ...], Masks]] = {}
+        self._known: dict[tuple[object, ...], Kept] = {}
 
     def __call__(self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, sizes: Sizes) -> Masks:
         """Both masks together.
@@ -77,16 +85,14 @@ class TorchMaskReader:
         if not known(*tensors) or any(mask.requires_grad for mask in tensors):
             return combined(attn_mask, key_padding_mask, sizes)
         key = (id(attn_mask), id(key_padding_mask), sizes)
-        versions = tuple(version_of(mask) for mask in tensors)
         found = self._known.get(key)
-        if found is not None and found[0] == versions and None not in versions:
-            return found[1]
-        masks = combined(attn_mask, key_padding_mask, sizes)
-        if None not in versions:
-            self._known[key] = (versions, masks)
-            for mask in tensors:
-                # Before another tensor can have its id.
-                weakref.finalize(mask, self._known.pop, key, None)
+        if found is not None and all(one.holds(mask) for one, mask in zip(found.before, tensors, strict=True)):
+            return found.masks
+        before, masks = [Snapshot(mask) for mask in tensors], combined(attn_mask, key_padding_mask, sizes)
+        if all(one.lasts for one in before):
+            # Gone with the first of the two, before another tensor can have its id.
+            ends = [weakref.ref(mask, lambda _: self._known.pop(key, None)) for mask in tensors]
+            self._known[key] = Kept(before, masks, ends)
         return masks
 
 

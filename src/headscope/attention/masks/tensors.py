@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headscope.attention.known import known
 from headscope.attention.masks.runs import Runs, from_dense
-from headscope.compat.torch import version_of
+from headscope.attention.masks.snapshot import Snapshot
 
 Made = TypeVar("Made")
 
@@ -87,7 +87,7 @@ class Reader:
     """Reads masks, each one once: the layers of a model share theirs."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[weakref.ref[Tensor], int | None, Meaning]] = {}
+        self._known: dict[int, tuple[weakref.ref[Tensor], Snapshot, Meaning]] = {}
 
     def __call__(self, mask: Tensor) -> Meaning:
         """The meaning of a mask tensor with up to four axes."""
@@ -96,11 +96,12 @@ class Reader:
         return once(self._known, mask, lambda: read(mask.detach()[(None,) * (4 - mask.ndim)]))
 
 
-def once(kept: dict[int, tuple[weakref.ref[Tensor], int | None, Made]], x: Tensor, make: Callable[[], Made]) -> Made:
+def once(kept: dict[int, tuple[weakref.ref[Tensor], Snapshot, Made]], x: Tensor, make: Callable[[], Made]) -> Made:
     """What is made of a tensor, kept until the tensor is written to or is gone."""
-    found, version = kept.get(id(x)), version_of(x)
-    if found is not None and found[0]() is x and found[1] == version and version is not None:
+    found = kept.get(id(x))
+    if found is not None and found[0]() is x and found[1].holds(x):
         return found[2]
-    made, key = make(), id(x)
-    kept[key] = (weakref.ref(x, lambda _: kept.pop(key, None)), version, made)
+    before, made, key = Snapshot(x), make(), id(x)
+    if before.lasts:
+        kept[key] = (weakref.ref(x, lambda _: kept.pop(key, None)), before, made)
     return made
