@@ -55,6 +55,19 @@ def test_a_phone_shows_every_label_of_twelve_tokens(opened):
         assert found["labelGap"] >= 12
 
 
+@pytest.mark.parametrize("width", [390, 1440])
+def test_no_label_stands_on_another_wherever_the_chosen_row_and_the_pointer_are(opened, width):
+    axis = Axis.tokens([f"word{i % 50}" for i in range(97)])
+    with opened(one(97, queries=axis, keys=axis), width=width, height=844) as page:
+        gaps = [facts(page)["labelGap"]]
+        page.page.locator("#map").focus()
+        for key in ("ArrowDown", "ArrowRight", "]", "]", "]", "ArrowDown"):
+            page.page.keyboard.press(key)
+            page.page.wait_for_timeout(60)
+            gaps.append(facts(page)["labelGap"])
+        assert min(gaps) >= 16, gaps  # a third more than where every label is shown: most are left out here
+
+
 def test_a_frame_of_a_notebook_has_a_layout_of_its_own(opened):
     x = Recording([layer(q=11, k=11), layer(q=11, k=11, seed=1)], "random-model")
     with opened(x, width=760, height=700, title="The animal was too tired.") as page:

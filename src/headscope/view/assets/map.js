@@ -184,7 +184,7 @@ function drawTicks(context, frame, { shown, axes, query, cursor }) {
   const { view } = frame;
   const cell = cellOf(shown, cursor);
   const chosen = shown.rows.indexOf(query);
-  const down = ticksBetween(shown.rows, view.r, view.r + view.rows - 0.4, frame.cellHeight, [chosen, cell?.r].filter((r) => r >= 0));
+  const down = ticksBetween(shown.rows, view.r, view.r + view.rows - 0.4, frame.cellHeight, [cell?.r, chosen].filter((r) => r >= 0)); // the one under the pointer first
   const style = (strong, special) => {
     context.fillStyle = cssColour(strong ? "--accent-ink" : special ? "--faint" : "--ink");
     context.font = strong ? `600 ${FONT}` : FONT;

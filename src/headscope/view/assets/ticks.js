@@ -54,14 +54,20 @@ export function widestLabel(context, axis, positions, step) {
   return Math.ceil(widest);
 }
 
-/** The positions to label between two ends: every n-th, and one that must be there, to which its neighbours give way. */
+/**
+ * The positions to label between two ends: every n-th, and those that are wanted, the first of them before the others.
+ * Whatever is closer than labels need gives way: a regular one to a wanted one, a wanted one to an earlier wanted one.
+ */
 export function ticksBetween(positions, first, last, size, wanted, leaning = false) {
   const step = everyNth(size, leaning);
+  const room = step === 1 ? 0 : AIRY * (leaning ? LEANING : SPACING);
+  const inside = (i) => i >= Math.ceil(first) && i < last;
+  const close = (i, others) => others.some((other) => other !== i && Math.abs(other - i) * size < room);
+  const kept = wanted.filter(inside).reduce((found, i) => (close(i, found) ? found : [...found, i]), []);
   const ticks = [];
   for (let i = Math.ceil(first); i < last; i++) {
-    const regular = positions[i] % step === 0 || step === 1;
-    const giveWay = wanted.some((other) => other !== i && Math.abs(other - i) * size < SPACING);
-    if (wanted.includes(i) || (regular && !giveWay)) ticks.push(i);
+    const regular = step === 1 || positions[i] % step === 0;
+    if (kept.includes(i) || (regular && !close(i, kept))) ticks.push(i);
   }
   return { ticks, step };
 }
