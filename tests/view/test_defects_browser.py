@@ -125,6 +125,24 @@ def test_a_long_title_does_not_wrap_the_header(opened, width):
         assert page.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+SPANS = """() => Object.fromEntries(["title", "subtitle", "export-open"].map((id) => {
+  const [element, box] = [document.getElementById(id), document.getElementById(id).getBoundingClientRect()];
+  return [id, { left: box.left, right: box.right, cut: element.scrollWidth - element.clientWidth }];
+}))"""
+
+
+@pytest.mark.parametrize("times", [1, 30])
+def test_the_header_names_text_and_model_at_every_width(opened, times):
+    with opened(one(5), title=times * "The animal was too tired. ") as page:
+        for width in (1440, 1180, 1024, 901, 760):
+            page.page.set_viewport_size({"width": width, "height": 800})
+            found = page.page.evaluate(SPANS)
+            assert (found["title"]["cut"] > 0) == (times > 1), width  # only what is too long is cut
+            assert found["title"]["right"] < found["subtitle"]["left"], width
+            assert found["subtitle"]["right"] - found["subtitle"]["left"] > 80, width  # room for the model's name
+            assert found["subtitle"]["right"] < found["export-open"]["left"], width
+
+
 @pytest.mark.parametrize("n", [512, 513])
 def test_the_scale_of_a_long_diagonal_ends_where_the_diagonal_does(opened, n):
     axis = Axis.tokens([f"w{i}" for i in range(n)])
