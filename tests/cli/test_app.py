@@ -110,6 +110,21 @@ def test_without_arguments_there_is_help(capsys):
     assert "Usage: headscope" in "".join(capsys.readouterr())
 
 
+def test_at_80_columns_the_list_of_commands_is_whole(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    run(["--help"])
+    listed = capsys.readouterr().out.split("Commands:\n")[1].splitlines()
+    assert len(listed) == len(app.COMMANDS)  # no summary takes a second line
+    assert [line for line in listed if not line.endswith(".") or line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("name", [function.__name__ for function in app.COMMANDS])
+def test_options_say_what_they_take_and_no_type_of_python(capsys, name):
+    run([name, "--help"])
+    options = capsys.readouterr().out.split("Options:\n")[1]
+    assert re.findall(r"^ +--?[\w-].*<(?:str|int|float).*>", options, re.MULTILINE) == []
+
+
 def test_an_error_without_words_of_its_own():
     assert described(OSError("no number"))[1] == 1
 

@@ -37,9 +37,11 @@ def ablate(
     ] = False,
     metric: Annotated[
         str | None,
-        typer.Option(metavar="logits|loss|embedding", help="What is compared; what the model has unless given."),
+        typer.Option(metavar="logits|loss|embedding", help="What is compared; by the model's outputs unless given."),
     ] = None,
-    how: Annotated[str, typer.Option(metavar="zero|mean", help="What comes in the place of a head's output.")] = "zero",
+    how: Annotated[
+        str, typer.Option(metavar="zero|mean", help="What replaces a head's output: zeros, or its mean.")
+    ] = "zero",
     model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=MODEL)] = None,
     encoding: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODING)] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,

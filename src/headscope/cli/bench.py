@@ -20,16 +20,16 @@ PARTS = ("timing", "memory", "table")
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="Which benchmark; without one, they are listed.")] = "",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    only: Annotated[str, typer.Option(help="Run the cases whose name contains this.")] = "",
-    rounds: Annotated[int, typer.Option(min=3, help="How many times every row is timed.")] = 15,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which benchmark; without one, they are listed.")] = "",
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to measure.")] = "cpu",
+    only: Annotated[str, typer.Option(metavar="TEXT", help="Run the cases whose name contains this.")] = "",
+    rounds: Annotated[int, typer.Option(metavar="N", min=3, help="How many times every row is timed.")] = 15,
     as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Time attention beside its peers on this machine; prints medians of ratios.
+    """Time attention beside its peers on this machine.
 
-    Rows take turns in one process, so that only ratios within one run mean something.
+    Prints medians of ratios. Rows take turns in one process, so that only ratios within one run mean something.
     """
     known = {path.stem: path for path in sorted(folder().glob("*.py")) if path.stem not in PARTS}
     if not name and as_json:

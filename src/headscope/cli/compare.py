@@ -24,9 +24,10 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Write a page that shows two recordings of the same input side by side: how much of each head's weight moved.
+    """Write a page that compares two recordings of the same input.
 
-    The recordings are those of `headscope record`, of `recording.save`, or two looks of a training (`hs.Watch`).
+    It shows each head side by side, and how much of its weight moved. The recordings are those of `headscope record`,
+    of `recording.save`, or two looks of a training (`hs.Watch`).
     """
     import headscope as hs
     from headscope.cli import output as outputs

@@ -40,9 +40,9 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Say which versions, devices, attention paths and extras are here, what is missing and how to get it.
+    """Say what is installed, what is missing and how to get it.
 
-    Ends with exit code 0, also when something optional is missing.
+    Versions, devices, attention paths and extras. Ends with exit code 0, also when something optional is missing.
     """
     found = {
         "versions": versions(),

@@ -23,16 +23,16 @@ PIPED = 120  # columns of what no terminal reads
 
 
 def explain(
-    batch: Annotated[int, typer.Option(min=1, help="How many sequences.")] = 30,
-    tokens: Annotated[int, typer.Option(min=1, help="How many tokens each has.")] = 5,
-    input_dim: Annotated[int, typer.Option(min=1, help="Numbers in a token of the input.")] = 1024,
-    embed_dim: Annotated[int, typer.Option(min=1, help="Numbers in a token of the output.")] = 512,
-    heads: Annotated[int, typer.Option(min=1, help="How many heads.")] = 8,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="How many sequences.")] = 30,
+    tokens: Annotated[int, typer.Option(metavar="N", min=1, help="How many tokens each has.")] = 5,
+    input_dim: Annotated[int, typer.Option(metavar="N", min=1, help="Numbers in a token of the input.")] = 1024,
+    embed_dim: Annotated[int, typer.Option(metavar="N", min=1, help="Numbers in a token of the output.")] = 512,
+    heads: Annotated[int, typer.Option(metavar="N", min=1, help="How many heads.")] = 8,
     kv_heads: Annotated[
-        int | None, typer.Option(min=1, help="How many key/value heads; as many as heads unless given.")
+        int | None, typer.Option(metavar="N", min=1, help="How many key/value heads; as many as heads unless given.")
     ] = None,
     memory: Annotated[
-        int | None, typer.Option(min=1, metavar="TOKENS", help="Attend to a memory of so many tokens instead.")
+        int | None, typer.Option(min=1, metavar="N", help="Cross-attention to a memory of so many tokens.")
     ] = None,
     causal: Annotated[bool, typer.Option("--causal", help="Each token sees itself and those before it.")] = False,
     output: Annotated[
@@ -42,9 +42,10 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Run a multi-head attention layer one step at a time: each step's formula, shape, parameters, FLOPs and bytes.
+    """Run a multi-head attention layer one step at a time.
 
-    Without options it is the example of the docs: 30 sequences of 5 tokens with 1024 numbers each, 8 heads, to 512.
+    Prints the formula, shape, parameters, FLOPs and bytes of each step. Without options it is the example of the docs:
+    30 sequences of 5 tokens with 1024 numbers each, 8 heads, to 512.
     """
     from headscope.cli import output as outputs
     from headscope.files.replace_file import write

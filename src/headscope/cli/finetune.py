@@ -50,7 +50,7 @@ def finetune(
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train a model on a table of examples, and see how good it became and what its heads learned.
+    """Train a model on examples, and see what its heads learned.
 
     classify: a label for each text. tag: a tag for each word. answer: the part of a context that answers a question.
     write: each token of a text from those before it. summarise, translate: a text from another one. Models of

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def heads(
     given: Annotated[
         str | None,
-        typer.Argument(metavar="[INPUT|DIR]", help="A text, a text file, - for standard input, or a recording."),
+        typer.Argument(metavar="INPUT|DIR", help="A text, a text file, - for standard input, or a recording."),
     ] = None,
     corpus: Annotated[
         str | None,
@@ -32,7 +32,7 @@ def heads(
     model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=MODEL)] = None,
     encoding: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODING)] = None,
     sort: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Sort by a column; a - before it turns it.")
+        str | None, typer.Option(metavar="COLUMN", help="Sort by a column; with a - before it, largest first.")
     ] = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the table: .csv or .parquet.")
@@ -40,7 +40,9 @@ def heads(
     as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Print a table of all heads: entropy, confidence, previous, self, next, first, special, duplicate, induction.
+    """Print a table of statistics of all heads.
+
+    The columns: entropy, confidence, previous, self, next, first, special, duplicate, induction.
 
     With --corpus the means are over all texts. What is done is kept beside FILE in FILE.heads.json every few seconds
     (where that cannot be written, in the user's cache), so a run that was stopped goes on where it was when it is

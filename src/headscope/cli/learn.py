@@ -22,7 +22,7 @@ SENTENCE = "The animal didn't cross the street because it was too tired."
 
 def learn(
     text: Annotated[
-        str, typer.Argument(metavar="[TEXT|FILE|-]", help="A sentence; a file, or - for standard input.")
+        str, typer.Argument(metavar="TEXT|FILE|-", help="A sentence; a file, or - for standard input.")
     ] = SENTENCE,
     model: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help=MODEL)] = None,
     pair: Annotated[str | None, typer.Option(metavar="TEXT|FILE", help=PAIR)] = None,
@@ -32,7 +32,7 @@ def learn(
     ] = None,
     head: Annotated[int | None, typer.Option(metavar="H", min=0, help="The head of that layer, from 0.")] = None,
     token: Annotated[
-        str | None, typer.Option(metavar="TOKEN|N", help="The token that looks, as it is written or by its position.")
+        str | None, typer.Option(metavar="TOKEN|N", help="The query: a token as it is written, or its position.")
     ] = None,
     step: Annotated[bool, typer.Option("--step", help="Wait for Enter after each step.")] = False,
     output: Annotated[
@@ -41,11 +41,11 @@ def learn(
     as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Learn attention on a sentence: every number between its tokens and the output of an attention layer.
+    """Learn attention on a sentence, number by number.
 
     Tokens, queries, keys and values, scores, weights, values, heads merged: each step with its formula, its shape and
-    the numbers of a real model, for one token of the text and one head. The six pages of the lesson, with pictures,
-    are in the documentation.
+    the numbers of a real model, for one token of the text and one head. The six pages of the lesson, with pictures, are
+    in the documentation.
     """
     from headscope.cli import output as outputs
 

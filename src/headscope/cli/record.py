@@ -32,10 +32,11 @@ def record(
     as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Run a model on a text and keep its heads in a folder, from which any weight can be computed later.
+    """Run a model on a text, a picture or a sound, and save its heads.
 
-    The folder goes to `headscope view`, `heads` and `compare`, and to `hs.load`. It holds the queries, keys and values
-    of every head, so it grows with the length of the text, not with its square.
+    Any weight can be computed from the folder later, by `headscope view`, `heads`, `compare` and `serve`, or in Python
+    by `hs.load`. It holds the queries, keys and values of every head, so it grows with the length of the input, not
+    with its square.
     """
     from headscope.cli import output as outputs
     from headscope.cli.status import busy

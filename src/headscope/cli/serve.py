@@ -13,7 +13,7 @@ from headscope.cli.status import busy, say
 def serve(
     recordings: Annotated[
         list[str],
-        typer.Argument(metavar="DIR...", help="One or several recordings, as `headscope record` writes them."),
+        typer.Argument(metavar="DIR", help="One or several recordings, as `headscope record` writes them."),
     ],
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="The port; 0 takes a free one.")] = 0,
     host: Annotated[
@@ -35,11 +35,12 @@ def serve(
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Show every head of a recording as a map that pans and zooms, at any length, until Ctrl-C.
+    """Show every head as a map that pans and zooms, at any length.
 
-    Fine parts are computed when they are looked at. The coarse ones come from one pass per head that runs in the
-    background; it is kept beside the recording, in NAME.headscope.tiles, and goes on where it was. With --fill it runs
-    beforehand, in as many processes as are started, such as by torchrun --no-python.
+    Starts a server, prints its address and runs until Ctrl-C. Fine parts are computed when they are looked at. The
+    coarse ones come from one pass per head that runs in the background; it is kept beside the recording, in
+    NAME.headscope.tiles, and goes on where it was. With --fill it runs beforehand, in as many processes as are started,
+    such as by torchrun --no-python.
     """
     import headscope as hs
     from headscope.server.run import check_installed

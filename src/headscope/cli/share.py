@@ -20,7 +20,7 @@ def share(
     ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The file to write, NAME.zip.")],
     title: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Stands at its top; the name of DIR unless given.")
+        str | None, typer.Option(metavar="TEXT", help="The title of the page; the name of DIR unless given.")
     ] = None,
     made_by: Annotated[
         str | None,
@@ -31,10 +31,11 @@ def share(
     as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Put a page, its recording, versions, the command that made it and checksums into one zip file.
+    """Put a page and its recording into one zip file to send.
 
-    Whoever gets it unzips it and opens index.html in a browser, without a network and without headscope; or gives it
-    to `headscope view` and `heads` as it is. The same content gives the same file, byte for byte.
+    The file also has versions, the command that made the recording, and checksums. Whoever gets it unzips it and opens
+    index.html in a browser, without a network and without headscope; or gives it to `headscope view` and `heads` as it
+    is. The same content gives the same file, byte for byte.
     """
     from headscope.cli import output as outputs
     from headscope.cli.source import is_folder

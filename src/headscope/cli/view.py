@@ -55,7 +55,7 @@ def view(
     as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """See what every head of a model attends to in a text, a picture, a sound, or a picture with a text.
+    """See what every head attends to in a text, a picture or a sound.
 
     Prints a small picture of each head and what the heads do in plain words, and writes a page (one HTML file that
     needs no network) in which every weight can be looked at.
