@@ -96,3 +96,13 @@ def is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "file"), counted(0, "file")
+        ('1 file', '0 files')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -75,7 +75,7 @@ def test_the_command_line(recorded, tmp_path, monkeypatch, capsys):
     assert run(["view", "it.zip", "--model", "x"]) == 2
     assert "it.zip is a recording, which has its model and text in it" in capsys.readouterr().err
     assert run(["share", "seen.html", "-o", "page.zip", "--made-by", "mine", "--title", "T"]) == 0
-    assert "T: 1 files" in capsys.readouterr().out
+    assert "T: 1 file," in capsys.readouterr().out
     assert read_manifest(Path("page.zip")).command == "mine"
 
 

@@ -154,3 +154,11 @@ def test_the_scale_of_a_long_diagonal_ends_where_the_diagonal_does(opened, n):
     with opened(x, layer=0, head=0) as page:
         top = float(page.page.locator("#legend-ticks span").last.inner_text().removeprefix("≥ "))
         assert top == pytest.approx(float(weights.flatten().quantile(0.999)), rel=0.15)
+
+
+def test_one_head_of_one_layer_over_one_token_is_counted_in_the_singular(opened):
+    x = Recording([layer(h=1, g=1, q=1, k=1, queries=words(1), keys=words(1))], "random-model")
+    with opened(x) as page:
+        assert page.text("#subtitle") == "1 layer · 1 head · 1 token"
+        assert page.text("#findings-count") == "1 head"
+        assert page.text("#head-spread").endswith(" of 1 key, on average.")

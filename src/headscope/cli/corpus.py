@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headscope.characters import counted
 from headscope.cli.loading import quiet
 from headscope.cli.progress_file import Progress
 from headscope.cli.status import warn
@@ -83,7 +84,8 @@ def accumulate(path: Path, model: str | None, encoding: str | None = None) -> Ta
                 kept.keep(done, totals, now=True)
         raise
     if kept.cut:
-        warn(f"{kept.cut} texts are longer than the {loaded.limit} tokens of {loaded.name}, and were cut at their end.")
+        longer = f"{counted(kept.cut, 'text')} longer than the {loaded.limit} tokens of {loaded.name}"
+        warn(f"cut at the end: {longer}.")
     whole = totals if world == 1 else gathered(totals, rank, world)
     kept.remove()
     return whole.table() if rank == 0 else None

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from headscope.characters import counted
 from headscope.cli.json_output import JSON, emit
 from headscope.cli.status import busy, say
 from headscope.errors import HeadscopeError
@@ -58,5 +59,5 @@ def share(
         files = {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in content.files.items()}
         emit({"shared": target, "title": content.title, "command": content.command, "files": files})
     else:
-        say(f"{content.title}: {len(content.files)} files, {target.stat().st_size / 2**20:.2f} MiB")
+        say(f"{content.title}: {counted(len(content.files), 'file')}, {target.stat().st_size / 2**20:.2f} MiB")
         say(f"shared: {target.absolute()}")

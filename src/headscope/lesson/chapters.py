@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from headscope.characters import counted
 from headscope.lesson.cells import FEW, MOST, Cell, Share, around, at, named, near, sized, vector
 from headscope.lesson.worked_example import WorkedExample
 from headscope.nn.explain_parts import affine, score_formula
@@ -53,7 +54,7 @@ def chapters(example: WorkedExample) -> list[Chapter]:
 def tokens(example: WorkedExample) -> Chapter:
     """What enters the layer."""
     axis, x = example.lens.queries, example.x
-    text = f"The model cuts the text into {axis.length} tokens. "
+    text = f"The model cuts the text into {counted(axis.length, 'token')}. "
     rows = around(example)
     cells: list[tuple[Cell, ...]] = [
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headscope.characters import counted
 from headscope.lesson.linear_maps import LinearCall
 from headscope.lesson.worked_example import WorkedExample
 from headscope.nn.explain_parts import affine, made, nbytes, score_formula
@@ -25,7 +26,7 @@ def shapes_table(example: WorkedExample) -> Explanation:
         steps.append(made(name, affine(operand, "".join(made_of_it), call.module), call.y, parameters=call.module))
     for letter, x in (("q", layer.q), ("k", layer.k), ("v", layer.v)):
         assert x is not None
-        steps.append(Step(f"{letter} per head", f"split into {x.shape[1]} heads", tuple(x.shape[1:])))
+        steps.append(Step(f"{letter} per head", f"split into {counted(x.shape[1], 'head')}", tuple(x.shape[1:])))
     parts = [] if lens.bias is None else ["bias"]
     parts += [] if layer.runs is None else ["mask"]
     size = heads * n * keys * 4
@@ -40,7 +41,7 @@ def shapes_table(example: WorkedExample) -> Explanation:
     if example.output is not None:
         output = example.output
         steps.append(made("output", affine("merged", "out", output.module), output.y, parameters=output.module))
-    title = f"Layer {example.layer} of {example.model}: {heads} heads of size {d}"
+    title = f"Layer {example.layer} of {example.model}: {counted(heads, 'head')} of size {d}"
     return Explanation(
         title, tuple(steps), ("All tokens and all heads; the model computes them with torch's kernels.",)
     )

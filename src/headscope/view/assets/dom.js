@@ -18,6 +18,11 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** A number of things: "1 head", "2 heads". */
+export function counted(count, noun) {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
+
 /** A weight for reading: four decimals, or powers of ten where those would be zeros. */
 export function weightText(weight) {
   if (Number.isNaN(weight)) return "not a number";

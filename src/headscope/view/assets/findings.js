@@ -2,7 +2,7 @@
 
 import { everyHead, kindOf, KINDS, measureNames } from "./arrange.js";
 import { page, saidOfHead } from "./data.js";
-import { byId, make } from "./dom.js";
+import { byId, counted, make } from "./dom.js";
 import { findingsHold, withQuotes } from "./headline.js";
 import { dimmed } from "./search.js";
 import { ARROWS, choose, on, state } from "./state.js";
@@ -69,7 +69,7 @@ function fill() {
   matching = order.filter(([l, h]) => !dimmed(l, h));
   listed = 0;
   byId("findings-list").replaceChildren();
-  byId("findings-count").textContent = matching.length === order.length ? `${order.length} heads` : `${matching.length} of ${order.length} heads`;
+  byId("findings-count").textContent = matching.length === order.length ? counted(order.length, "head") : `${matching.length} of ${counted(order.length, "head")}`;
   more();
   markLines();
 }

@@ -3,7 +3,7 @@
 import { keepAddress, readAddress } from "./address.js";
 import { buildControls } from "./controls.js";
 import { axesOf, page } from "./data.js";
-import { byId } from "./dom.js";
+import { byId, counted } from "./dom.js";
 import { buildExports } from "./exports.js";
 import { buildFindings } from "./findings.js";
 import { buildGrid } from "./grid.js";
@@ -54,7 +54,7 @@ function loaded() {
   redraw();
   drawLegend(chosen.shown);
   drawHeadline(chosen);
-  byId("head-spread").textContent = `A query looks at ${chosen.spread.toFixed(1)} of ${chosen.axes.keys.length} keys, on average.`;
+  byId("head-spread").textContent = `A query looks at ${chosen.spread.toFixed(1)} of ${counted(chosen.axes.keys.length, "key")}, on average.`;
   drawToken();
 }
 
@@ -121,12 +121,8 @@ function drawHeader() {
   byId("title").textContent = byId("title").title = page.title || page.model || "One attention head";
   const parts = page.title && page.model ? [page.model] : [];
   if (!page.single) parts.push(counted(layers.length, "layer"), counted(heads, "head"));
-  byId("subtitle").textContent = [...parts, `${axis.length} ${axis.kind}`].join(" · ");
+  byId("subtitle").textContent = [...parts, axis.length === 1 ? `1 ${axis.kind === "patches" ? "patch" : axis.kind.slice(0, -1)}` : `${axis.length} ${axis.kind}`].join(" · ");
   document.body.classList.toggle("single", page.single);
-}
-
-function counted(count, noun) {
-  return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 function listenOnZoom() {
