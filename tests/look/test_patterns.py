@@ -77,6 +77,16 @@ def test_first_token():
     assert str(found) == "layer 1 head 2 rests on the first token: mean weight 0.80"
 
 
+def test_pairs_of_the_last_queries_are_those_of_all_queries():
+    """With cached keys the words of queries are those of the keys that they are, not counted from the first query."""
+    axis = hs.Axis.tokens(["a", "b", "snow", "##ball", "c", "d", "melt", "##ing", "e", "f"])
+    whole = spread(10, 10, {(5, 0): 0.9, (7, 6): 0.9, (9, 4): 0.8})
+    every = patterns([(0, 0, head_of(whole, axis))]).of("pair")
+    last = patterns([(0, 0, head_of(whole[5:], axis.select(range(5, 10)), axis))]).of("pair")
+    assert [str(f) for f in last] == [str(f) for f in every]
+    assert {str(f).split(" (")[0] for f in last} == {'layer 0 head 0: "f" → "c" 0.80', 'layer 0 head 0: "d" → "a" 0.90'}
+
+
 def test_pair_and_its_runner_up():
     head = head_of(spread(11, 11, {(8, 2): 0.6, (8, 6): 0.2, (8, 0): 0.15}), WORDS)
     (found,) = patterns([(3, 1, head)]).of("pair")

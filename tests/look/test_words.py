@@ -5,6 +5,7 @@ import torch
 
 import headscope as hs
 from headscope.errors import LookError
+from headscope.look import words
 from headscope.look.words import word_numbers
 
 PIECES = {
@@ -85,3 +86,11 @@ def test_numbers_of_words_by_hand():
         head.words()
     with pytest.raises(LookError, match="words: 3 numbers for 4 keys; give one for each key of self-attention"):
         head.words([0, 0, 1])
+
+
+def test_the_marks_of_an_axis_are_looked_for_once(monkeypatch):
+    """Asked for every token, they made the words of a long text take time that grows with the square of its length."""
+    asked, real = [], words.style_of
+    monkeypatch.setattr(words, "style_of", lambda axis: asked.append(axis) or real(axis))
+    assert word_numbers(hs.Axis.tokens([f"Ġa{i}" for i in range(17)])).tolist() == list(range(17))
+    assert len(asked) == 1

@@ -165,14 +165,14 @@ def heaviest_pairs(head: Head, sequences: Sequences) -> list[Pair]:
     """The heaviest pairs of content that are neither neighbours nor of one word, each with its runner-up."""
     queries, keys = sequences.rows, sequences.keys
     content, asking = content_of(head.keys)[keys], content_of(head.queries)[queries]
-    word_q, word_k = word_numbers(head.queries)[queries], word_numbers(head.keys)[keys]
+    word = word_numbers(head.keys)[keys]
     best, where = torch.zeros(len(queries), 2), torch.zeros(len(queries), 2, dtype=torch.int64)
     n = min(2, len(keys))
     for block, weights in blocks(head, sequences):
         weights = weights.cpu().float() * content * asking[block, None]
         if sequences.own is not None:
             near = (sequences.own[block, None] - torch.arange(len(keys))).abs() <= 1
-            weights = weights.masked_fill_(near | (word_q[block, None] == word_k), 0.0)
+            weights = weights.masked_fill_(near | (word[sequences.own[block], None] == word), 0.0)
         best[block, :n], where[block, :n] = weights.topk(n, dim=1)
     return as_pairs(best, where, sequences)
 

@@ -33,16 +33,16 @@ def word_numbers(axis: Axis) -> Int64[Tensor, " n"]:
     Tokens are one word that touch in the text; where their places in the text are not known, that the marks of the
     tokenizer join. Punctuation around a word is not part of it; special tokens and patches of a picture stand alone.
     """
-    numbers, number, apart = [], -1, placeholders(axis).tolist()
+    numbers, number, apart, style = [], -1, placeholders(axis).tolist(), style_of(axis)
     for i in range(axis.length):
-        if not (i and not (apart[i - 1] or apart[i]) and joined(axis, i)):
+        if not (i and not (apart[i - 1] or apart[i]) and joined(axis, i, style)):
             number += 1
         numbers.append(number)
-    return without_punctuation(axis, torch.tensor(numbers, dtype=torch.int64))
+    return without_punctuation(axis, numbers)
 
 
-def joined(axis: Axis, i: int) -> bool:
-    """Whether a token goes on with the word of the one before it."""
+def joined(axis: Axis, i: int, style: str) -> bool:
+    """Whether a token goes on with the word of the one before it, by the marks that `style_of` found."""
     if axis.kind != "tokens" or axis.special[i] or axis.special[i - 1]:
         return False
     before, here = axis.labels[i - 1], axis.labels[i]
@@ -53,7 +53,6 @@ def joined(axis: Axis, i: int) -> bool:
         return a == b or (a[1] == b[0] and b[0] < b[1] and not (spaceless(before[-1:]) or spaceless(here[:1])))
     if here.startswith(CONTINUES):
         return True
-    style = style_of(axis)
     if style == "begins":
         return not here.startswith((*BEGINS, "Ċ")) and not before.endswith("Ċ")
     if style == "ends":
@@ -61,7 +60,6 @@ def joined(axis: Axis, i: int) -> bool:
     return style == "goes on" and before.endswith(GOES_ON)
 
 
-@functools.lru_cache(64)
 def style_of(axis: Axis) -> str:
     """How the tokens of an axis mark words."""
     if any(label.startswith(BEGINS) for label in axis.labels):
@@ -82,7 +80,7 @@ def spaceless(letter: str) -> bool:
     return bool(letter) and unicodedata.name(letter, "").startswith(WITHOUT_SPACES)
 
 
-def without_punctuation(axis: Axis, numbers: Tensor) -> Tensor:
+def without_punctuation(axis: Axis, numbers: Sequence[int]) -> Int64[Tensor, " n"]:
     """Words without the punctuation that they begin or end with: each of those tokens stands alone."""
     spoken = [any(letter.isalnum() for letter in label) for label in axis.labels]
     alone = [False] * axis.length
@@ -93,7 +91,7 @@ def without_punctuation(axis: Axis, numbers: Tensor) -> Tensor:
         for i in range(first, last + 1):
             alone[i] = not inside or not inside[0] <= i <= inside[-1]
         first = last + 1
-    begins = [i == 0 or alone[i] or alone[i - 1] or bool(numbers[i] != numbers[i - 1]) for i in range(axis.length)]
+    begins = [i == 0 or alone[i] or alone[i - 1] or numbers[i] != numbers[i - 1] for i in range(axis.length)]
     return torch.tensor(begins, dtype=torch.int64).cumsum(0) - 1
 
 
