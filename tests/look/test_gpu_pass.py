@@ -45,6 +45,7 @@ def request(**options):
     [
         (Ask(top=17), {}, "lists 16 weights of each query, not 17"),
         (Ask(mix=torch.zeros(1, 64)), {}, "no mixtures of queries"),
+        (Ask(picture=(4, 4)), {}, "makes no pictures and looks for no pairs"),
         (Ask(entropy=True), {"bias": hs.dense_bias(torch.zeros(64, 64))}, "not one that is written out"),
     ],
 )

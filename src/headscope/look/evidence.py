@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Float
 from torch import Tensor
 
 from headscope.attention.request import Request
-from headscope.look.axis import Axis
 from headscope.look.copies import has_copy, places
 from headscope.look.head import Head
-from headscope.look.kernels.ask import Ask, Seen
+from headscope.look.kernels.ask import Seen
 from headscope.look.kernels.diagonals import band_sums
-from headscope.look.kernels.stream import stream
+from headscope.look.overview import candidates
 from headscope.look.sequences import Sequences
-from headscope.look.words import word_numbers
+from headscope.look.statistics import there
+from headscope.look.words import content_of
 
 # The largest distance of an offset that is measured.
 FAR = 16
 # Pairs of tokens that are kept of one head.
 PAIRS = 2
-# Weights that are looked at together.
-BLOCK = 2**20
+# Queries whose weights are looked at again, one by one: those with the heaviest candidates.
+AGAIN = 64
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,8 @@ def measure(layer: int, number: int, head: Head) -> Evidence:
     if not found.rows:
         return found
     request = sequences.request(head.call)
-    seen = stream(request, Ask(entropy=True, concentration=True, mix=request.q.new_ones(1, found.rows)))
-    assert seen.mixed is not None
-    shares(found, seen.mixed[0, 0, 0].cpu().float(), sequences)
+    seen = head.overview
+    shares(found, there(seen.received)[0, 0].cpu().float(), sequences)
     spread(found, seen, request, sequences)
     if sequences.same:
         total, counts = band_sums(request, FAR, seen.lse, sequences)
@@ -113,7 +110,7 @@ def measure(layer: int, number: int, head: Head) -> Evidence:
         found.offsets = {offset: mean for offset, mean, often in every if often}
         if head.keys.kind == "tokens":
             repeats(found, head, sequences)
-    found.pairs = heaviest_pairs(head, sequences)
+    found.pairs = heaviest_pairs(head, sequences, there(seen.best)[0, 0].cpu())
     return found
 
 
@@ -136,16 +133,14 @@ def shares(found: Evidence, sums: Tensor, sequences: Sequences) -> None:
 
 def spread(found: Evidence, seen: Seen, request: Request, sequences: Sequences) -> None:
     """How even the weights are, and how alike the rows of each sequence."""
-    assert seen.entropy is not None
-    assert seen.concentration is not None
     runs = request.runs()
     if runs is None:
         visible = torch.full((found.rows,), len(sequences.keys))
     else:
         visible = (runs.stop - runs.start).sum(-1).cpu()[0, 0].expand(found.rows)
     even = visible.float().clamp(min=1).log().sum()
-    found.entropy = float(seen.entropy[0, 0].cpu().sum() / even) if even > 0 else 0.0
-    sharp = float(seen.concentration[0, 0].cpu().mean())
+    found.entropy = float(there(seen.entropy)[0, 0].cpu().sum() / even) if even > 0 else 0.0
+    sharp = float(there(seen.concentration)[0, 0].cpu().mean())
     rows_of = torch.bincount(sequences.row_numbers, minlength=int(sequences.key_numbers.max()) + 1)
     alike = found.received[sequences.keys].square() * rows_of[sequences.key_numbers]
     found.stability = float(alike.sum()) / found.rows / sharp if sharp else 0.0
@@ -161,47 +156,34 @@ def repeats(found: Evidence, head: Head, sequences: Sequences) -> None:
         found.induction = float(head.induction().cpu()[rows].mean())
 
 
-def heaviest_pairs(head: Head, sequences: Sequences) -> list[Pair]:
-    """The heaviest pairs of content that are neither neighbours nor of one word, each with its runner-up."""
-    queries, keys = sequences.rows, sequences.keys
-    content, asking = content_of(head.keys)[keys], content_of(head.queries)[queries]
-    word = word_numbers(head.keys)[keys]
-    best, where = torch.zeros(len(queries), 2), torch.zeros(len(queries), 2, dtype=torch.int64)
-    n = min(2, len(keys))
-    for block, weights in blocks(head, sequences):
-        weights = weights.cpu().float() * content * asking[block, None]
-        if sequences.own is not None:
-            near = (sequences.own[block, None] - torch.arange(len(keys))).abs() <= 1
-            weights = weights.masked_fill_(near | (word[sequences.own[block], None] == word), 0.0)
-        best[block, :n], where[block, :n] = weights.topk(n, dim=1)
-    return as_pairs(best, where, sequences)
+def heaviest_pairs(head: Head, sequences: Sequences, largest: Float[Tensor, " n"]) -> list[Pair]:
+    """The heaviest pairs of content that are neither neighbours nor of one word, each with its runner-up.
+
+    Args:
+        largest: of each query that counts the largest weight on a key that can make a pair with it, as a pass found it.
+    """
+    asking = content_of(head.queries)[sequences.rows]
+    order = largest.masked_fill(~asking, 0.0).argsort(descending=True, stable=True)
+    rows = order[:AGAIN].sort().values
+    among, count = candidates(head.keys, sequences), len(sequences.keys)
+    key, start, stop = torch.arange(count), among.start[rows, None], among.stop[rows, None]
+    allowed = among.keys & asking[rows, None] & ~((key >= start) & (key < stop))
+    weights = head.weights(sequences.rows[rows].tolist(), sequences.keys.tolist()).cpu().float()
+    best, where = torch.zeros(len(rows), 2), torch.zeros(len(rows), 2, dtype=torch.int64)
+    n = min(2, count)
+    best[:, :n], where[:, :n] = weights.masked_fill(~allowed, 0.0).topk(n, dim=1)
+    return as_pairs(best, where, rows, sequences)
 
 
-def as_pairs(best: Tensor, where: Tensor, sequences: Sequences) -> list[Pair]:
-    """The heaviest of the two heaviest keys of every query, as pairs in falling order of weight."""
+def as_pairs(best: Tensor, where: Tensor, rows: Tensor, sequences: Sequences) -> list[Pair]:
+    """The heaviest of the two heaviest keys of some queries, as pairs in falling order of weight."""
     found = []
-    for row in best[:, 0].argsort(descending=True, stable=True)[:PAIRS].tolist():
-        weight, second = best[row].tolist()
+    for place in best[:, 0].argsort(descending=True, stable=True)[:PAIRS].tolist():
+        (weight, second), row = best[place].tolist(), int(rows[place])
         if weight <= 0.0:
             break
-        key, next_key = sequences.keys[where[row]].tolist()
-        distance = 0 if sequences.own is None else abs(int(sequences.own[row] - where[row, 0]))
+        key, next_key = sequences.keys[where[place]].tolist()
+        distance = 0 if sequences.own is None else abs(int(sequences.own[row] - where[place, 0]))
         next_key = next_key if second > 0.0 else None
         found.append(Pair(int(sequences.rows[row]), key, weight, next_key, second, distance))
     return found
-
-
-@functools.lru_cache(64)  # all heads of a layer, and mostly of a model, have the same axes
-def content_of(axis: Axis) -> Bool[Tensor, " n"]:
-    """The positions that are content: not special, and for tokens with a letter or a digit in them."""
-    spoken = [axis.kind != "tokens" or any(letter.isalnum() for letter in label) for label in axis.labels]
-    return torch.tensor(spoken, dtype=torch.bool) & ~torch.tensor(axis.special, dtype=torch.bool)
-
-
-def blocks(head: Head, sequences: Sequences) -> Iterator[tuple[slice, Tensor]]:
-    """The weights of the queries on the keys that count, a block of whole rows at a time."""
-    count, keys = len(sequences.rows), sequences.keys.tolist()
-    step = max(1, BLOCK // max(1, len(keys)))
-    for first in range(0, count, step):
-        rows = slice(first, min(first + step, count))
-        yield rows, head.weights(sequences.rows[rows].tolist(), keys)

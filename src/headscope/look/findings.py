@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 from headscope.look.axis import Axis
-from headscope.look.evidence import Evidence, Pair, content_of, measure
+from headscope.look.evidence import Evidence, Pair, measure
 from headscope.look.head import Head
+from headscope.look.words import content_of
 
 # Mean weight from which a head is said to look at one offset.
 OFFSET = 0.4

@@ -19,7 +19,9 @@ from headscope.errors import LookError, ShapeError
 from headscope.look import own_weights, words
 from headscope.look.axis import Axis
 from headscope.look.kernels import gather
+from headscope.look.kernels.ask import Seen
 from headscope.look.looks import Looks
+from headscope.look.overview import overview
 from headscope.look.positions import Positions, positions
 from headscope.look.scoring import Scoring
 from headscope.look.sequences import Sequences, sequences_of
@@ -149,6 +151,15 @@ class Head(Looks):
     @cached_property
     def _own_sequences(self) -> Sequences:
         return sequences_of(self.call.runs(), self.queries, self.keys)
+
+    @property
+    def overview(self) -> Seen:
+        """What one pass over all weights finds for findings, the table of heads and small pictures; made once."""
+        return self._own_overview
+
+    @cached_property
+    def _own_overview(self) -> Seen:
+        return overview(self.call, self.queries, self.keys, self.sequences)
 
     @property
     def call(self) -> Request:

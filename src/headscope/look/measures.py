@@ -16,10 +16,11 @@ from torch import Tensor
 from headscope.attention.request import Request
 from headscope.look import copies, statistics
 from headscope.look.axis import Axis
-from headscope.look.kernels.ask import Ask, Seen
+from headscope.look.kernels.ask import Seen
 from headscope.look.kernels.diagonals import band_sums
 from headscope.look.kernels.gather import chosen
 from headscope.look.kernels.stream import stream
+from headscope.look.overview import special_keys, spread_of
 from headscope.look.sequences import Sequences, sequences_of
 
 
@@ -40,15 +41,16 @@ class Content:
         request: the call; `queries` and `keys` are what its positions are, `sequences` where each sequence is.
     """
 
-    def __init__(self, request: Request, queries: Axis, keys: Axis, sequences: Sequences) -> None:
+    def __init__(
+        self, request: Request, queries: Axis, keys: Axis, sequences: Sequences, seen: Seen | None = None
+    ) -> None:
         self.request = sequences.request(request)
-        self.queries, self.keys, self.sequences = queries, keys, sequences
+        self.queries, self.keys, self.sequences, self._seen = queries, keys, sequences, seen
 
     @cached_property
     def seen(self) -> Seen:
-        """One pass over the weights: lse, entropy, concentration and peak of every query."""
-        out = self.special_keys.nonzero()[:, 0]
-        return stream(self.request, Ask(entropy=True, concentration=True, peak=True, leave_out=out))
+        """One pass over the weights: lse, entropy, concentration and peak of every query; made already, or now."""
+        return stream(self.request, spread_of(self.special_keys)) if self._seen is None else self._seen
 
     @cached_property
     def neighbours(self) -> tuple[Float[Tensor, "h offsets"], Int64[Tensor, " offsets"]]:
@@ -64,7 +66,7 @@ class Content:
     @cached_property
     def special_keys(self) -> Bool[Tensor, " k"]:
         """The keys that are not content: [CLS], [SEP], a class token."""
-        return torch.tensor(self.keys.special, dtype=torch.bool)[self.sequences.keys]
+        return special_keys(self.keys, self.sequences)
 
     @cached_property
     def special_queries(self) -> Bool[Tensor, " q"]:
@@ -183,7 +185,9 @@ MEASURES = {
 }
 
 
-def measures(request: Request, queries: Axis, keys: Axis, sequences: Sequences | None = None) -> Sums:
+def measures(
+    request: Request, queries: Axis, keys: Axis, sequences: Sequences | None = None, seen: Seen | None = None
+) -> Sums:
     """For each measure its mean over the queries for every head, as sums that can be added up.
 
     Padding is left out, and "previous", "next" and "first" are those of each sequence. A measure that means nothing
@@ -192,12 +196,13 @@ def measures(request: Request, queries: Axis, keys: Axis, sequences: Sequences |
     Args:
         request: one batch item, all heads of a layer.
         sequences: those of the item, where they are known already.
+        seen: the `overview` of the item, where it was made already.
     """
     if sequences is None:
         sequences = sequences_of(request.runs(), queries, keys)
     if not len(sequences.rows):
         return {}
     with torch.no_grad():
-        content = Content(request, queries, keys, sequences)
+        content = Content(request, queries, keys, sequences, seen)
         found = {name: measure.of(content) for name, measure in MEASURES.items()}
     return {name: mean for name, mean in found.items() if mean is not None}

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from headscope.errors import LookError
@@ -93,6 +93,13 @@ def without_punctuation(axis: Axis, numbers: Sequence[int]) -> Int64[Tensor, " n
         first = last + 1
     begins = [i == 0 or alone[i] or alone[i - 1] or numbers[i] != numbers[i - 1] for i in range(axis.length)]
     return torch.tensor(begins, dtype=torch.int64).cumsum(0) - 1
+
+
+@functools.lru_cache(64)  # all heads of a layer, and mostly of a model, have the same axes
+def content_of(axis: Axis) -> Bool[Tensor, " n"]:
+    """The positions that are content: not special, and for tokens with a letter or a digit in them."""
+    spoken = [axis.kind != "tokens" or any(letter.isalnum() for letter in label) for label in axis.labels]
+    return torch.tensor(spoken, dtype=torch.bool) & ~torch.tensor(axis.special, dtype=torch.bool)
 
 
 def between_words(head: Looks, numbers: Sequence[int] | None) -> tuple[Tensor, Axis, Axis]:

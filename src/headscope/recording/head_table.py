@@ -16,7 +16,8 @@ def totals_of(layers: Iterable[tuple[int, Layer]]) -> Totals:
     for number, layer in layers:
         totals.add(number, layer.head_numbers, {}, layer.name)
         for item in range(layer.items):
-            found = measures(layer.request(item), layer.queries[item], layer.keys[item], layer.sequences(item))
+            known = layer.sequences(item), layer.known_overview(item)
+            found = measures(layer.request(item), layer.queries[item], layer.keys[item], *known)
             totals.add(number, layer.head_numbers, found, layer.name)
     return totals
 

@@ -17,6 +17,8 @@ from headscope.attention.request import Request
 from headscope.calls.kinds import Kind
 from headscope.look.axis import Axis
 from headscope.look.head import Head
+from headscope.look.kernels.ask import Seen
+from headscope.look.overview import overview
 from headscope.look.scoring import Scoring
 from headscope.look.sequences import Sequences, sequences_of
 from headscope.shapes import acc_dtype
@@ -74,14 +76,25 @@ class Layer:
             self.keys = [plain(self.k.shape[2])] * len(self.q)
         if not self.head_numbers:
             self.head_numbers = tuple(range(self.heads))
-        self._found: dict[int, Tensor] = {}
-        self._sequences: dict[int, tuple[Axis, Axis, Sequences]] = {}
 
     def __repr__(self) -> str:
         return (
             f"Layer({self.name!r}, {self.kind}: {self.items} items, {self.heads} heads, {self.q.shape[2]} queries x "
             f"{self.k.shape[2]} keys, {str(self.q.dtype).removeprefix('torch.')})"
         )
+
+    # What was found of batch items at the first look: their lse; and, as long as their axes stay, what rests on these.
+    @functools.cached_property
+    def _found(self) -> dict[int, Tensor]:
+        return {}
+
+    @functools.cached_property
+    def _sequences(self) -> dict[int, tuple[Axis, Axis, Sequences]]:
+        return {}
+
+    @functools.cached_property
+    def _overviews(self) -> dict[int, tuple[Axis, Axis, Seen]]:
+        return {}
 
     @property
     def heads(self) -> int:
@@ -149,6 +162,20 @@ class Layer:
             known = self._sequences[item] = *axes, sequences_of(runs, *axes)
         return known[2]
 
+    def overview(self, item: int) -> Seen:
+        """What one pass over all weights of one batch item finds of every head: made at the first look, then kept."""
+        found = self.known_overview(item)
+        if found is None:
+            axes = self.queries[item], self.keys[item]
+            found = overview(self.request(item), *axes, self.sequences(item))
+            self._overviews[item] = *axes, found
+        return found
+
+    def known_overview(self, item: int) -> Seen | None:
+        """That of an earlier look at any head of the item."""
+        queries, keys, found = self._overviews.get(item, (None, None, None))
+        return found if queries is self.queries[item] and keys is self.keys[item] else None
+
     def scoring(self, items: slice, heads: slice) -> Scoring:
         """Mask, bias, scale, softcap and sinks of some items and heads."""
 
@@ -192,3 +219,8 @@ class RecordedHead(Head):
     def sequences(self) -> Sequences:
         """Those of the batch item: what another head of the layer sees belongs together, too."""
         return self._layer.sequences(self._item)
+
+    @property
+    def overview(self) -> Seen:
+        """That of the batch item, whose heads share one pass."""
+        return self._layer.overview(self._item).of_head(self._row)

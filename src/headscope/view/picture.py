@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from headscope.look.head import Head
+from headscope.look.kernels.picture_cells import PictureCells, seen_cells
 
 # Weights that are looked at together: 2**20 float32 values stay in a core's cache.
 BLOCK = 2**20
@@ -23,18 +24,17 @@ def picture(head: Head, rows: int, columns: int) -> Float[Tensor, "rows columns"
         [[1.0, 0.0], [0.0, 1.0]]
     """
     q, k = len(head.q), len(head.k)
-    rows, columns = min(rows, q), min(columns, k)
-    to_row = (torch.arange(q) * rows).div(q, rounding_mode="floor")
-    to_column = (torch.arange(k) * columns).div(k, rounding_mode="floor")
-    small = torch.full((rows, columns), -1.0)
+    made = PictureCells((rows, columns), 1, q, k, torch.zeros(()))
     step = max(1, BLOCK // k)
     for first in range(0, q, step):
         part = slice(first, min(first + step, q))
-        weights = head.weights(part).float().cpu().masked_fill(~may_see(head, part), -1.0)
-        narrow = torch.full((len(weights), columns), -1.0)
-        narrow.scatter_reduce_(1, to_column.expand(len(weights), -1), weights, "amax")
-        small.scatter_reduce_(0, to_row[part, None].expand(-1, columns), narrow, "amax")
-    return small
+        made.take(slice(0, 1), part, 0, head.weights(part).float().cpu()[None])
+    return marked(head, made.largest[0])
+
+
+def marked(head: Head, largest: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """The largest weights of the cells of a picture, with minus one where no key of the cell may be seen."""
+    return largest.masked_fill(~seen_cells(head.runs, (len(largest), largest.shape[1]), len(head.k)), -1.0)
 
 
 def top(weights: Float[Tensor, "rows columns"], keys: int) -> float:
@@ -43,13 +43,3 @@ def top(weights: Float[Tensor, "rows columns"], keys: int) -> float:
     An even head looks even so, and not as dark as one with a single large weight in each row.
     """
     return max(float(weights.max()), min(1.0, 4 / keys))
-
-
-def may_see(head: Head, rows: slice) -> Bool[Tensor, "rows k"]:
-    """Which keys the queries in a slice may see."""
-    keys = torch.arange(len(head.k))
-    seen = torch.zeros(len(range(*rows.indices(len(head.q)))), len(head.k), dtype=torch.bool)
-    # One run at a time: (rows, keys, runs) would be many times the block.
-    for start, stop in zip(*(side[rows].cpu().unbind(-1) for side in head.runs), strict=True):
-        seen |= (keys >= start[:, None]) & (keys < stop[:, None])
-    return seen

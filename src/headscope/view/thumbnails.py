@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from headscope.look.overview import CELLS
 from headscope.recording.recording import Layer
-from headscope.view.picture import picture, top
+from headscope.view.picture import marked, picture, top
 from headscope.view.subject import Subject
 
-# Cells along one side of a small picture; with more heads than MOST the page shows a coloured square for each.
-CELLS = 44
+# With more heads than this the page shows a coloured square for each.
 MOST = 200
 # The byte for "no key of this block may be seen"; the others are the square root of the weight's share of the top.
 UNSEEN = 255
@@ -38,8 +38,12 @@ def thumbnails(subject: Subject, derived: Layer | None = None) -> dict[str, Any]
 
 def small(layer: Layer, head: int) -> tuple[UInt8[np.ndarray, "rows columns"], float]:
     """The picture of one head of the first batch item in bytes, and the weight that its largest byte stands for."""
-    one = layer.head(head)
-    pooled = picture(one, CELLS, CELLS).nan_to_num(0.0)  # a weight that is no number has no colour here
+    one, seen = layer.head(head), layer.known_overview(0)
+    if seen is None or seen.picture is None:
+        pooled = picture(one, CELLS, CELLS)
+    else:
+        pooled = marked(one, seen.picture[0, head].float().cpu())
+    pooled = pooled.nan_to_num(0.0)  # a weight that is no number has no colour here
     return as_bytes(pooled.numpy(), largest := top(pooled, len(one.k))), largest
 
 

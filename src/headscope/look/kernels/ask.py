@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The keys that count when the largest weight of every query is looked for.
+
+    Attributes:
+        keys: those that count for any query.
+        start, stop: of them the keys `start … stop - 1` do not count for a query.
+    """
+
+    keys: Bool[Tensor, " k"]
+    start: Int64[Tensor, " q"]
+    stop: Int64[Tensor, " q"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +31,8 @@ class Ask:
         cells: queries and keys in one cell of a map; both maps have the same cells.
         leave_out: keys that `peak` does not count.
         mix: numbers of the queries, `(c, q)`; what is found is their product with the weights.
+        candidates: among which keys `best` is; not together with a map.
+        picture: rows and columns of a picture, as `picture_cells` has them; not together with a map.
     """
 
     entropy: bool = False
@@ -29,6 +45,8 @@ class Ask:
     peak: bool = False
     leave_out: Tensor | None = None
     mix: Tensor | None = None
+    candidates: Candidates | None = None
+    picture: tuple[int, int] | None = None
 
     @property
     def maps(self) -> bool:
@@ -41,8 +59,12 @@ class Seen:
     """What a pass found, in float32 (float64 for float64); None where it was not asked for.
 
     Shapes:
-        lse, entropy, concentration, peak `(b, h, q)`; received `(b, h, k)`; top weights and keys `(b, h, q, n)`;
-        maps `(b, h, rows, columns)`; mixed `(b, h, c, k)`.
+        lse, entropy, concentration, peak, best `(b, h, q)`; received `(b, h, k)`; top weights and keys
+        `(b, h, q, n)`; maps and pictures `(b, h, rows, columns)`; mixed `(b, h, c, k)`.
+
+    Attributes:
+        best: the largest weight of each query on a candidate; 0 where it has none.
+        picture: the largest weight of each cell; 0 where none is seen.
     """
 
     lse: Float[Tensor, "b h q"]
@@ -55,3 +77,10 @@ class Seen:
     mean_map: Float[Tensor, "b h rows columns"] | None = None
     max_map: Float[Tensor, "b h rows columns"] | None = None
     mixed: Float[Tensor, "b h c k"] | None = None
+    best: Float[Tensor, "b h q"] | None = None
+    picture: Float[Tensor, "b h rows columns"] | None = None
+
+    def of_head(self, head: int) -> Seen:
+        """What was found of one head."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Seen(**{name: x[:, head : head + 1] for name, x in found.items() if isinstance(x, Tensor)})

@@ -29,6 +29,8 @@ def refusals(request: Request, ask: Ask) -> list[str]:
         reasons.append(f"the kernel lists {LISTED} weights of each query, not {ask.top}")
     if ask.mix is not None:
         reasons.append("the kernel adds up no mixtures of queries")
+    if ask.candidates is not None or ask.picture is not None:
+        reasons.append("the kernel makes no pictures and looks for no pairs")
     return reasons
 
 

@@ -13,6 +13,7 @@ from headscope.attention.request import Request
 from headscope.look.kernels import gpu_pass
 from headscope.look.kernels.ask import Ask, Seen
 from headscope.look.kernels.largest import FEW_THREADS, Largest, filled, pool_sizes
+from headscope.look.kernels.picture_cells import PictureCells
 from headscope.look.kernels.tiles import LOG2_E, LOW, Tile, key_order, walk, wide
 from headscope.look.progress import progress
 
@@ -67,6 +68,14 @@ class Pass:
         self.mean_map = like.new_zeros(size) if ask.mean_map else None
         self.max_map = like.new_zeros(size) if ask.max_map else None
         self.top = like.new_full((self.n, self.queries, ask.top), LOW) if ask.top else None
+        assert self.width == 1 or (ask.picture is None and ask.candidates is None)
+        size_of_head = self.n, self.queries, self.keys
+        self.picture = None if ask.picture is None else PictureCells(ask.picture, *size_of_head, like)
+        self.candidates = None
+        if ask.candidates is not None:
+            self.sums["best"] = like.new_zeros(self.n, self.queries)
+            start, stop = (side.to(like.device) for side in (ask.candidates.start, ask.candidates.stop))
+            self.candidates = ask.candidates.keys.to(like), start, stop
         self.find_largest = Largest(like.device)
         self.top_keys = torch.zeros(self.n, self.queries, ask.top, dtype=torch.int64, device=like.device)
 
@@ -118,6 +127,8 @@ class Pass:
             self.sums["entropy"][at] = inner(scores, exps, other)
         if self.ask.concentration:
             self.sums["concentration"][at] = inner(exps, exps, other)
+        if self.picture is not None or self.candidates is not None:
+            self.of_weights(tile, torch.mul(exps, factor[..., None], out=other))
         if self.ask.peak:
             self.sums["peak"][at] = self.peak(tile, exps, peak)
 
@@ -148,6 +159,22 @@ class Pass:
         out = out[(out >= 0) & (out < exps.shape[2])]
         exps.view(*exps.shape[:2], self.width, -1)[..., out % self.width, out // self.width] = 0.0
         return exps.amax(2)
+
+    def of_weights(self, tile: Tile, weights: Tensor) -> None:
+        """What needs weights and not exponentials: they are compared between queries. Writes over them."""
+        if self.picture is not None:
+            self.picture.take(tile.items, tile.rows, tile.first, weights[..., : self.keys - tile.first])
+        if self.candidates is not None:
+            count = weights.shape[2]
+            among, start, stop = self.candidates
+            start, stop = start[tile.rows] - tile.first, stop[tile.rows] - tile.first
+            weights.mul_(among[tile.first : tile.first + count])
+            left, right = max(int(start.min()), 0), min(int(stop.max()), count)
+            if right > left:
+                key = torch.arange(left, right, device=weights.device)
+                out = (key >= start[:, None]) & (key < stop[:, None])
+                weights[..., left:right].masked_fill_(out, 0.0)
+            self.sums["best"][tile.items, tile.rows] = weights.amax(2)
 
     def columns(self, tile: Tile, exps: Tensor, factor: Tensor) -> None:
         """Sums over the queries: of all for received, of mixtures."""
@@ -204,6 +231,10 @@ class Pass:
             seen.concentration = self.shaped(self.sums["concentration"] * factor.square())
         if self.ask.peak:
             seen.peak = self.shaped(self.sums["peak"] * factor)
+        if self.candidates is not None:
+            seen.best = self.shaped(self.sums["best"])
+        if self.picture is not None:
+            seen.picture = self.shaped(self.picture.largest)
         if self.received is not None:
             seen.received = self.shaped(self.received[:, : self.keys].to(log.dtype))
         if self.mixed is not None:

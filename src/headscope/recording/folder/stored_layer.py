@@ -30,7 +30,6 @@ class StoredLayer(LazyLayer):
         self._file, self._entry, self._folder = file, entry, identity(file.parent)
         self._opened: dict[str, Any] | None = None
         self._unverified: tuple[int, int, int, int] | None = None
-        self._found, self._sequences = {}, {}
         self.name, self.kind, self.scale, self.softcap = entry.name, entry.kind, entry.scale, entry.softcap
         self.queries, self.keys = [axes[i] for i in entry.queries], [axes[i] for i in entry.keys]
         self.number, self.head_numbers, self.rows = entry.number, entry.heads, entry.rows

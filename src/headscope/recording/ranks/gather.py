@@ -37,7 +37,6 @@ class JoinedLayer(LazyLayer):
     def __init__(self, parts: Sequence[Layer], axis: int) -> None:
         self._parts, self._axis = parts, axis
         self._opened: dict[str, Any] | None = None
-        self._found, self._sequences = {}, {}
         first = parts[0]
         for name in SAME:
             setattr(self, name, getattr(first, name))
