@@ -1,14 +1,16 @@
 import itertools
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 import headscope as hs
 from headscope.errors import ModelError
-from headscope.nn import Decoder, DecoderLayer, Encoder, EncoderLayer, Transformer
+from headscope.nn import Decoder, DecoderLayer, Encoder, EncoderLayer, MultiheadAttention, Transformer
 
 D = torch.float64
 # Every option of torch's layers, each with others than its default at least once.
@@ -140,6 +142,126 @@ def test_another_kind_inside_is_refused() -> None:
         Transformer.from_torch(other)
 
 
-def test_a_forward_of_its_own_is_refused() -> None:
-    with pytest.raises(ModelError, match="the layer is a Louder, an nn.TransformerEncoderLayer with a forward of its"):
-        EncoderLayer.from_torch(Louder(12, 3, 7))
+class LouderAttention(nn.MultiheadAttention):
+    def forward(self, query: Tensor, *args: object, **options: object) -> tuple[Tensor, Tensor | None]:
+        return super().forward(2 * query, *args, **options)
+
+
+class LouderBlock(nn.TransformerDecoderLayer):
+    def _ff_block(self, x: Tensor) -> Tensor:
+        return 2 * super()._ff_block(x)
+
+
+class LouderModel(nn.Transformer):
+    def forward(self, *args: object, **options: object) -> Tensor:
+        return 2 * super().forward(*args, **options)
+
+
+class LouderLinear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def louder_inside() -> nn.Module:
+    made = nn.TransformerEncoderLayer(12, 3, 7)
+    made.self_attn = LouderAttention(12, 3)
+    return made
+
+
+def louder_on_the_object() -> nn.Module:
+    made = nn.TransformerEncoderLayer(12, 3, 7)
+    made.forward = lambda x: 2 * x
+    return made
+
+
+@pytest.mark.parametrize(
+    ("convert", "make", "message"),
+    [
+        (
+            EncoderLayer,
+            lambda: Louder(12, 3, 7),
+            "the layer is a Louder, an .* with a forward of its own, which",
+        ),
+        (
+            EncoderLayer,
+            louder_inside,
+            "the attention is a LouderAttention, an nn.MultiheadAtt",
+        ),
+        (
+            EncoderLayer,
+            louder_on_the_object,
+            "the layer is a TransformerEncoderLayer, an .* with a forward",
+        ),
+        (DecoderLayer, lambda: LouderBlock(12, 3, 7), "the layer is a LouderBlock, an .* with a _ff_block of its own"),
+        (
+            Transformer,
+            lambda: LouderModel(12, 3, 1, 1, 7),
+            "the model is a LouderModel, an nn.Transformer with a",
+        ),
+        (MultiheadAttention, lambda: LouderAttention(12, 3), "the attention is a LouderAttention, an nn.Multi"),
+        (
+            MultiheadAttention,
+            lambda: nn.Linear(12, 3),
+            "the attention is a Linear; this converts nn.Multi",
+        ),
+        (Transformer, lambda: nn.Linear(12, 3), "the model is a Linear; this converts nn.Transformer"),
+    ],
+)
+def test_methods_of_its_own_are_refused(convert: type[nn.Module], make: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        convert.from_torch(make())
+
+
+def test_hooks_and_parametrizations_are_refused() -> None:
+    hooked = nn.TransformerEncoderLayer(12, 3, 7)
+    hooked.register_forward_hook(lambda module, args, output: 2 * output)
+    with pytest.raises(ModelError, match="the layer has hooks, which would get lost; take them off, convert"):
+        EncoderLayer.from_torch(hooked)
+    made = nn.MultiheadAttention(12, 3)
+    nn.utils.parametrizations.orthogonal(made, "in_proj_weight")
+    with pytest.raises(ModelError, match="the attention has parametrizations, which would get lost; take them off"):
+        MultiheadAttention.from_torch(made)
+
+
+def test_parts_that_are_only_called_may_be_anything() -> None:
+    theirs = randomised(nn.TransformerEncoderLayer(12, 3, 7, batch_first=True, dtype=D))
+    theirs.linear1 = nn.Sequential(LouderLinear(12, 7, dtype=D))
+    theirs.norm1, theirs.dropout1 = nn.RMSNorm(12, dtype=D), nn.Identity()
+    nn.utils.parametrizations.weight_norm(theirs.linear2)
+    theirs.activation_relu_or_gelu = 0
+    x = torch.randn(2, 5, 12, dtype=D)
+    torch.testing.assert_close(EncoderLayer.from_torch(theirs.eval())(x), theirs(x))
+    torch.testing.assert_close(EncoderLayer.from_torch(hs.nn.replace(theirs))(x), theirs(x))
+    theirs.dropout = nn.AlphaDropout(0.5)
+    with pytest.raises(ModelError, match="the dropout is a AlphaDropout; this converts nn.Dropout"):
+        EncoderLayer.from_torch(theirs)
+    theirs.dropout = nn.Dropout(0.5)
+    prune.l1_unstructured(theirs.linear1[0], "weight", 0.5)
+    with pytest.raises(ModelError, match="linear1 cannot be copied: .* Convert the model before it is pruned"):
+        EncoderLayer.from_torch(theirs)
+
+
+def test_what_is_frozen_stays_frozen() -> None:
+    theirs = nn.Transformer(12, 3, 1, 1, 7)
+    theirs.requires_grad_(False)
+    assert not any(p.requires_grad for p in Transformer.from_torch(theirs).parameters())
+    cross = theirs.decoder.layers[0].multihead_attn
+    cross.in_proj_bias.requires_grad_()
+    theirs.encoder.layers[0].linear1.weight.requires_grad_()
+    names = [name for name, p in Transformer.from_torch(theirs).named_parameters() if p.requires_grad]
+    assert names == [
+        "encoder.layers.0.feed_forward.part.up.weight",
+        "decoder.layers.0.cross.part.project.q.bias",
+        "decoder.layers.0.cross.part.project.kv.bias",
+    ]
+
+
+def test_a_shared_part_is_refused() -> None:
+    theirs = nn.TransformerEncoder(nn.TransformerEncoderLayer(12, 3, 7), 2)
+    theirs.layers[1].self_attn = theirs.layers[0].self_attn
+    with pytest.raises(ModelError, match="self_attn.in_proj_weight is in two places, and would become two parameters"):
+        Encoder.from_torch(theirs)
+    both = nn.Transformer(12, 3, 1, 1, 7)
+    both.decoder.layers[0].linear1.weight = both.encoder.layers[0].linear1.weight
+    with pytest.raises(ModelError, match="layers.0.linear1.weight is in two places"):
+        Transformer.from_torch(both)

@@ -282,7 +282,10 @@ def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
 
 def hooked(module: nn.Module) -> bool:
     """Whether a hook runs when a module is called, its own or one of all modules; True where that cannot be known."""
-    if any_global_hook is None or any_global_hook():
-        return True
+    return any_global_hook is None or bool(any_global_hook()) or hooked_itself(module)
+
+
+def hooked_itself(module: nn.Module) -> bool:
+    """Whether a module has hooks of its own; True where that cannot be known."""
     own = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(module, name, True) for name in own)

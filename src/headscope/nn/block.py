@@ -10,6 +10,7 @@ from headscope.attention.masks.mask import Mask
 from headscope.errors import ShapeError
 from headscope.nn import from_torch_transformer
 from headscope.nn.cache import KeyValueCache
+from headscope.nn.convertible import checked
 from headscope.nn.movable import Movable
 from headscope.nn.multihead import MultiheadAttention
 from headscope.nn.residual import Around
@@ -64,7 +65,7 @@ class EncoderLayer(Movable):
         It takes `(batch, positions, width)` whatever `batch_first` was there, and masks of headscope.
 
         Raises:
-            ModelError: another kind of layer, or one with a `forward` of its own.
+            ModelError: another kind of layer, or one with methods, hooks or parametrizations of its own.
 
         Example:
             >>> import torch
@@ -73,7 +74,7 @@ class EncoderLayer(Movable):
             >>> bool((ours(x) - theirs(x)).abs().max() < 1e-5)
             True
         """
-        theirs = from_torch_transformer.checked(layer, nn.TransformerEncoderLayer, "the layer")
+        theirs = checked(layer, nn.TransformerEncoderLayer, "the layer")
         attention = MultiheadAttention.from_torch(theirs.self_attn)
         feed_forward, around = from_torch_transformer.feed_forward(theirs), from_torch_transformer.around(theirs)
         return cls(attention, feed_forward, around).train(theirs.training)
@@ -142,7 +143,7 @@ class DecoderLayer(Movable):
         It takes `(batch, positions, width)` whatever `batch_first` was there, and masks of headscope.
 
         Raises:
-            ModelError: another kind of layer, or one with a `forward` of its own.
+            ModelError: another kind of layer, or one with methods, hooks or parametrizations of its own.
 
         Example:
             >>> import torch
@@ -151,9 +152,9 @@ class DecoderLayer(Movable):
             >>> bool((ours(x, memory) - theirs(x, memory)).abs().max() < 1e-5)
             True
         """
-        theirs = from_torch_transformer.checked(layer, nn.TransformerDecoderLayer, "the layer")
+        theirs = checked(layer, nn.TransformerDecoderLayer, "the layer")
         attention = MultiheadAttention.from_torch(theirs.self_attn)
-        cross = from_torch_transformer.cross_attention(theirs.multihead_attn)
+        cross = MultiheadAttention.from_torch(theirs.multihead_attn, of_memory=True)
         feed_forward, around = from_torch_transformer.feed_forward(theirs), from_torch_transformer.around(theirs)
         return cls(attention, cross, feed_forward, around).train(theirs.training)
 

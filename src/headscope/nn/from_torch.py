@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from headscope.errors import ModelError
+from headscope.nn.convertible import checked
 from headscope.nn.projection import pack
 from headscope.shapes import shape
+
+
+def multihead_options(theirs: nn.Module, of_memory: bool) -> dict[str, Any]:
+    """The arguments of `MultiheadAttention` that make a layer of the sizes of torch's.
+
+    Raises:
+        ModelError: another kind of module, or one that has something that ours has not.
+    """
+    layer = checked(theirs, nn.MultiheadAttention, "the attention")
+    check_multihead(layer)
+    # Its type says Tensor, and without bias it is None.
+    bias: Tensor | None = layer.in_proj_bias
+    return {
+        "embed_dim": layer.embed_dim,
+        "num_heads": layer.num_heads,
+        "kv_dim": layer.kdim if of_memory or layer.kdim != layer.embed_dim else None,
+        "bias": bias is not None,
+        "dropout": layer.dropout,
+        "device": layer.out_proj.weight.device,
+        "dtype": layer.out_proj.weight.dtype,
+    }
+
+
+def multihead_trained(theirs: nn.Module, own: Mapping[str, Tensor], head_dim: int) -> dict[str, bool]:
+    """Which parameters of ours hold numbers that are trained in torch's layer."""
+    # Laid out as the weights are.
+    trained = {name: torch.full(p.shape, p.requires_grad, device="cpu") for name, p in theirs.named_parameters()}
+    return {name: bool(found.any()) for name, found in multihead_state(trained, own, head_dim).items()}
 
 
 def check_multihead(layer: nn.MultiheadAttention) -> None:

@@ -211,13 +211,19 @@ class MultiheadAttention(Cached):
         )
 
     @classmethod
-    def from_torch(cls, layer: nn.MultiheadAttention) -> MultiheadAttention:
+    def from_torch(cls, layer: nn.Module, *, of_memory: bool = False) -> MultiheadAttention:
         """The same layer with the same weights, from torch's.
 
-        This layer takes `(batch, positions, width)` whatever `batch_first` was there, and masks of headscope.
+        This layer takes `(batch, positions, width)` whatever `batch_first` was there, and masks of headscope. Frozen
+        weights stay frozen.
+
+        Args:
+            layer: an `nn.MultiheadAttention`.
+            of_memory: lay the weights out for cross-attention: this layer then always takes a memory.
 
         Raises:
-            ModelError: the layer has something that this one has not: `add_bias_kv`, `add_zero_attn`, `kdim` ≠ `vdim`.
+            ModelError: the layer has something that this one has not: `add_bias_kv`, `add_zero_attn`, `kdim` ≠ `vdim`;
+                methods, hooks or parametrizations of its own.
 
         Example:
             >>> theirs = nn.MultiheadAttention(6, 3, batch_first=True)
@@ -225,20 +231,10 @@ class MultiheadAttention(Cached):
             >>> bool((ours(x) - theirs(x, x, x)[0]).abs().max() < 1e-5)
             True
         """
-        from_torch.check_multihead(layer)
-        kv_dim = None if layer.kdim == layer.embed_dim else layer.kdim
-        weight = layer.out_proj.weight
-        has_bias = layer.in_proj_bias is not None
-        made = cls(
-            layer.embed_dim,
-            layer.num_heads,
-            kv_dim=kv_dim,
-            bias=has_bias,
-            dropout=layer.dropout,
-            device=weight.device,
-            dtype=weight.dtype,
-        )
+        made = cls(**from_torch.multihead_options(layer, of_memory))
         made.load_torch_state_dict(layer.state_dict())
+        for name, trained in from_torch.multihead_trained(layer, made.state_dict(), made.head_dim).items():
+            made.get_parameter(name).requires_grad_(trained)
         return made.train(layer.training)
 
     def load_torch_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 
 from jaxtyping import Float, Shaped
@@ -12,9 +11,9 @@ from headscope.attention.bias import Bias
 from headscope.attention.masks.mask import Mask
 from headscope.attention.masks.window import causal
 from headscope.errors import ShapeError
-from headscope.nn import from_torch_transformer
 from headscope.nn.block import DecoderLayer, EncoderLayer, uses_positions
 from headscope.nn.cache import KeyValueCache
+from headscope.nn.convertible import check_apart, checked, copied, each_once
 from headscope.nn.embedding import Embedding
 from headscope.nn.intact import intact
 from headscope.nn.movable import Movable
@@ -55,7 +54,8 @@ class Encoder(Movable):
         here; torch's nested fast path (`enable_nested_tensor`) writes zeros there before the last norm.
 
         Raises:
-            ModelError: another kind of module, or a `forward` of its own, here or in a layer.
+            ModelError: another kind of module; methods, hooks or parametrizations of its own, here or in a layer;
+                layers that share a part.
 
         Example:
             >>> import torch, headscope as hs
@@ -67,9 +67,9 @@ class Encoder(Movable):
             >>> bool((difference * real).abs().max() < 1e-5)
             True
         """
-        theirs = from_torch_transformer.checked(encoder, nn.TransformerEncoder, "the encoder")
-        layers = from_torch_transformer.each_once(theirs.layers, EncoderLayer.from_torch)
-        return cls(layers, copy.deepcopy(theirs.norm)).train(theirs.training)
+        theirs = checked(encoder, nn.TransformerEncoder, "the encoder")
+        layers = each_once(theirs.layers, EncoderLayer.from_torch)
+        return cls(layers, copied(theirs.norm, "the norm")).train(theirs.training)
 
 
 class Decoder(Movable):
@@ -111,7 +111,8 @@ class Decoder(Movable):
         torch's sees everything then, which is `mask=hs.window(None, None)` here.
 
         Raises:
-            ModelError: another kind of module, or a `forward` of its own, here or in a layer.
+            ModelError: another kind of module; methods, hooks or parametrizations of its own, here or in a layer;
+                layers that share a part.
 
         Example:
             >>> import torch, headscope as hs
@@ -120,9 +121,9 @@ class Decoder(Movable):
             >>> bool((ours(x, memory, mask=hs.window(None, None)) - theirs(x, memory)).abs().max() < 1e-5)
             True
         """
-        theirs = from_torch_transformer.checked(decoder, nn.TransformerDecoder, "the decoder")
-        layers = from_torch_transformer.each_once(theirs.layers, DecoderLayer.from_torch)
-        return cls(layers, copy.deepcopy(theirs.norm)).train(theirs.training)
+        theirs = checked(decoder, nn.TransformerDecoder, "the decoder")
+        layers = each_once(theirs.layers, DecoderLayer.from_torch)
+        return cls(layers, copied(theirs.norm, "the norm")).train(theirs.training)
 
 
 def check_use(where: str, positions: Tensor | None, *parts: nn.Module | None) -> None:
@@ -264,14 +265,14 @@ class Transformer(Movable):
             return x if self.output is None else self.output(x)  # type: ignore[no-any-return]
 
     @classmethod
-    def from_torch(cls, model: nn.Transformer) -> Transformer:
+    def from_torch(cls, model: nn.Module) -> Transformer:
         """The same model with the same weights, from torch's; between vectors, as that one is.
 
         It takes `(batch, positions, width)` whatever `batch_first` was there; its decoder is causal unless
         a mask is given.
 
         Raises:
-            ModelError: the model has parts of another kind than torch's own.
+            ModelError: the model has parts of another kind than torch's own, or parts that share a parameter.
 
         Example:
             >>> import torch, headscope as hs
@@ -281,5 +282,7 @@ class Transformer(Movable):
             >>> bool((ours(target=y, source=x) - theirs(x, y, tgt_mask=mask)).abs().max() < 1e-5)
             True
         """
-        encoder, decoder = Encoder.from_torch(model.encoder), Decoder.from_torch(model.decoder)
-        return cls(decoder, encoder).train(model.training)
+        theirs = checked(model, nn.Transformer, "the model")
+        check_apart((theirs.encoder, theirs.decoder))
+        encoder, decoder = Encoder.from_torch(theirs.encoder), Decoder.from_torch(theirs.decoder)
+        return cls(decoder, encoder).train(theirs.training)
