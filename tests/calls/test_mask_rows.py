@@ -116,6 +116,17 @@ def test_what_an_attention_of_ours_adds_is_taken_as_it_is(number):
     assert found.by_offset is not None
 
 
+@pytest.mark.usefixtures("numbers")
+@pytest.mark.parametrize("by_distance", [True, False])
+def test_a_bias_that_heads_share_beside_a_mask_of_each(by_distance):
+    bias = alibi(Q, K, 1) if by_distance else random_mask(7)[:, :1].clamp(min=-3.0)
+    allowed = torch.rand(2, H, Q, K, generator=torch.Generator().manual_seed(8)) < 0.5
+    found = Reader().bias(bias, tensors.runs_of(allowed))
+    assert (found.by_offset is not None) == by_distance
+    written = mask_rows.written_out(found, Q, K).expand_as(allowed)
+    assert torch.equal(written[allowed], bias.expand_as(allowed)[allowed])
+
+
 @pytest.mark.parametrize("kind", [alibi(Q, K), random_mask(5)], ids=["line", "dense"])
 def test_two_masks_of_one_call(kind):
     one, two = of_mask(kind), of_mask(random_mask(6)[:, :1, :1])

@@ -76,6 +76,9 @@ class Distances:
         """The smallest number of every distance in a block of rows, `(h, rows + keys - 1)`."""
         count = bias.shape[2]
         if allowed is not None:
+            if bias.shape[1] == 1:
+                # A bias that heads share has one number for a pair that any of them may see.
+                allowed = allowed.any(1, keepdim=True)
             bias = torch.where(allowed, bias, nothing)
         # Shift every row by one more than the row below it: then each distance is a column.
         skewed = pad(bias.amin(0).flip(1), (0, count), value=nothing).flatten(1)

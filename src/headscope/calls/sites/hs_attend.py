@@ -46,9 +46,11 @@ class Attend(Site):
             _, added, by_offset = reader.bias(bias.values, runs)
         elif bias is not None:
             added = bias.block(slice(0, queries), 0, keys, queries, keys).detach().clone()
-        scale = arguments.get("scale")
-        scale = scale if scale is not None else max(q.shape[3], 1) ** -0.5
-        return Call(q, k, v, runs, added, scale, arguments.get("softcap"), arguments.get("sinks"), by_offset=by_offset)
+        scale, softcap = arguments.get("scale"), arguments.get("softcap")
+        # Either may have been a tensor of one number.
+        scale = float(scale) if scale is not None else max(q.shape[3], 1) ** -0.5
+        softcap = None if softcap is None else float(softcap)
+        return Call(q, k, v, runs, added, scale, softcap, arguments.get("sinks"), by_offset=by_offset)
 
     def values(self, output: Any, arguments: Arguments, heads: int | None) -> Tensor:
         """The values: alone, or before the lse or the weights."""
