@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,15 +7,13 @@ from torch import nn
 from headscope.errors import ShapeError
 from headscope.nn import FeedForward, MultiheadAttention
 from headscope.nn.parallel import tensor_parallel_plan
+from tests.ranks import run_ranks
 
 
 def test_two_processes_are_one() -> None:
-    """Heads shared out, then weights shared out; in one launch, because starting three processes takes longest."""
-    script = Path(__file__).parent / "two_processes.py"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.count("tensor_parallel equal") == run.stdout.count("fully_sharded equal") == 2
+    """Heads shared out, then weights shared out."""
+    printed = run_ranks(Path(__file__).parent / "two_processes.py")
+    assert printed.count("tensor_parallel equal") == printed.count("fully_sharded equal") == 2
 
 
 def test_the_plan_cuts_whole_heads_and_hidden_numbers() -> None:

@@ -1,4 +1,4 @@
-"""Run by torchrun in test_parallel: a model on two processes is the model on one."""
+"""Run as two ranks by test_parallel: a model on two processes is the model on one."""
 
 import copy
 from functools import partial

@@ -1,8 +1,5 @@
 """Recordings of several processes: each has its part, and the parts make what one process would have recorded."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,20 +14,13 @@ from headscope.recording.folder import stored_layer
 from headscope.recording.ranks.gather import Part, assembled
 from headscope.recording.ranks.share import Rank
 from headscope.recording.recording import Layer, Recording
+from tests.ranks import run_ranks
 from tests.recording.test_store import example, lie, put, same
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_two_processes_record_what_one_does(tmp_path):
-    script = Path(__file__).parent / "two_ranks.py"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    run = subprocess.run(
-        [*command, str(tmp_path)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.count("equal") == 2
+    printed = run_ranks(Path(__file__).parent / "two_ranks.py", tmp_path, seconds=300)
+    assert printed.count("equal") == 2
 
 
 def layers(heads: slice, *, items: slice = slice(None), q: torch.Tensor | None = None) -> list[Layer]:

@@ -1,4 +1,4 @@
-"""Run by torchrun in test_ranks: what two processes record is what one records."""
+"""Run as two ranks by test_ranks: what two processes record is what one records."""
 
 import copy
 import sys

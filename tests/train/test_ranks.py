@@ -1,16 +1,12 @@
-import subprocess
-import sys
 from pathlib import Path
 
 from headscope.train.processes import agreed, is_spread, writes
+from tests.ranks import run_ranks
 
 
 def test_a_watch_over_two_processes(tmp_path):
-    script = Path(__file__).parent / "two_ranks.py"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    run = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=200, check=False)
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.count("equal") == 2
+    printed = run_ranks(Path(__file__).parent / "two_ranks.py", tmp_path)
+    assert printed.count("equal") == 2
 
 
 def test_one_process_is_the_first():

@@ -1,4 +1,4 @@
-"""Run by torchrun in test_ranks: a watch over a model on two processes."""
+"""Run as two ranks by test_ranks: a watch over a model on two processes."""
 
 import copy
 import sys
