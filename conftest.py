@@ -1,5 +1,17 @@
-"""Switches the shape checks on before pytest imports anything of headscope, for its tests and for its docstrings."""
+"""For the tests and for the examples in docstrings alike: the checks of shapes and types."""
 
-from tests.shape_checks import install
+import pytest
 
-install("headscope")
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--shape-checks`, which `addopts` in pyproject.toml gives."""
+    parser.addoption("--shape-checks", metavar="PACKAGE", help="check the annotations of a package while tests run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Switch the checks on before the package is imported."""
+    package = config.getoption("--shape-checks")
+    if package:
+        from tests.shape_checks import install
+
+        install(package)

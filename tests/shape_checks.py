@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 from beartype import beartype
 from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import AbstractArray, jaxtyped
+from torch.compiler import is_dynamo_compiling
 
 # What the decorator is called in the modules that are checked, and what their bytecode is stored under; another
 # number for another way to write the decorators.
@@ -70,15 +71,17 @@ def names_axes(hint: Any) -> bool:
     return any(names_axes(part) for part in parts)
 
 
-def with_signature(function: Function, signature: inspect.Signature, hints: dict[str, Any]) -> Function | None:
-    """A function that does nothing, with a signature and checked annotations; None where there is nothing to check."""
+def with_signature(
+    function: Function, signature: inspect.Signature, hints: dict[str, Any], body: str = "pass"
+) -> Function | None:
+    """A function of one line, with a signature and checked annotations; None where there is nothing to check."""
     empty = inspect.Parameter.empty
     parameters = [
         one.replace(annotation=empty, default=empty if one.default is empty else None)
         for one in signature.parameters.values()
     ]
     scope: dict[str, Any] = {}
-    exec(f"def made{inspect.Signature(parameters)}: pass", scope)
+    exec(f"def made{inspect.Signature(parameters)}: {body}", scope)
     made: Function = scope["made"]
     made.__name__, made.__qualname__, made.__module__ = function.__name__, function.__qualname__, function.__module__
     made.__annotations__ = {name: hint for name, hint in hints.items() if hint is not Any}
@@ -98,7 +101,7 @@ def checks_of(function: Function) -> Checks:
     return Checks(
         signature,
         with_signature(function, bare, hints),
-        with_signature(function, value, {"value": returned}),
+        with_signature(function, value, {"return": returned}, "return value"),
         any(map(names_axes, [*hints.values(), returned])),
     )
 
@@ -121,6 +124,8 @@ def checked(made: Any) -> Any:
     def checking(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         nonlocal checks
+        if is_dynamo_compiling():  # graphs are those that users get
+            return made(*args, **kwargs)
         if checks is None:  # now, and not when it was defined: classes further down in its module are known
             checks = known_checks(made)
         if checks.shapes:
@@ -176,7 +181,9 @@ class Decorating(ast.NodeTransformer):
     """Writes the decorator at every function, innermost, and at every class, outermost: after `@dataclass`."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Coroutines are left alone: what they return is not there when they are called."""
+        """Coroutines are left alone: what they return is not there when they are called. Kernels are no functions."""
+        if any(ast.unparse(decorator).startswith("triton.") for decorator in node.decorator_list):
+            return node
         node.decorator_list.append(ast.copy_location(ast.Name(NAME, ast.Load()), node))
         return self.generic_visit(node)
 

@@ -12,7 +12,7 @@ MODULE = """
 from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeGuard
 from jaxtyping import Float
 from torch import Tensor
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ def lists(found: list[Float[Tensor, " n"]], most: int = 3) -> list[str]:
 
 def strange(value: Unknown, number: int) -> Unknown:
     return value
+
+def is_text(value: Any) -> TypeGuard[str]:
+    return value == "yes" or (value and 3)
 
 def numbers(count: int) -> Iterator[int]:
     yield from range(count)
@@ -75,6 +78,7 @@ def test_what_fits_passes(module):
     assert module.product(x(2, 3), k=x(5, 3)).shape == (2, 5)
     assert module.lists([x(2), x(2)]) == ["2", "2"]
     assert module.strange("anything", 1) == "anything"
+    assert module.is_text("yes")
     assert list(module.numbers(3)) == [0, 1, 2]
     assert module.outer(7)(x(2), x(2)) == 7
     assert module.outer(5)(x(2), x(2)) == 5
@@ -94,6 +98,7 @@ def test_what_fits_passes(module):
         (lambda m: m.strange("anything", "1"), "typechecking parameter 'number'"),
         (lambda m: m.numbers("3"), "parameters of checked_for_a_test.numbers"),
         (lambda m: m.outer(5)(x(2), x(3)), "parameters of checked_for_a_test.outer.<locals>.inner"),
+        (lambda m: m.is_text("no"), "return value of checked_for_a_test.is_text"),
         (lambda m: m.outer("5"), "typechecking parameter 'size'"),
         (lambda m: m.Pair(x(2), x(3)), "parameters of checked_for_a_test.Pair.__init__"),
         (lambda m: m.Part(x(2), x(2)).name, "return value of checked_for_a_test.Part.name"),
