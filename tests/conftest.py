@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 
 import pytest
 import torch
@@ -16,6 +17,10 @@ settings.load_profile("headscope")
 # Nothing in the tests goes to a network: what is not on this machine is an error, not a download.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Tests start a hundred programs that import the same sources: they are compiled once, wherever they may be written.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Processes that run tests side by side (pytest -n) share the processor; so do the programs that they start.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
