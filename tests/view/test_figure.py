@@ -96,6 +96,22 @@ def test_no_text_of_any_figure_is_a_formula(how):
     assert {text.get_text() for text in texts if text.get_parse_math()} <= own
 
 
+@pytest.mark.parametrize("heads", [1, 2, 12])
+@pytest.mark.parametrize("how", [{}, {"layer": 0, "head": 0}, {"layer": 0, "head": 0, "kind": "arcs"}])
+def test_no_text_of_a_figure_is_cut_at_its_edge(heads, how):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    axis = words(5)
+    x = Recording([layer(h=heads, g=heads, q=5, k=5, queries=axis, keys=axis)], "MultiheadAttention")
+    drawn = figure(x, **how)
+    FigureCanvasAgg(drawn).draw()
+    edge = drawn.bbox
+    for text in drawn.findobj(lambda part: hasattr(part, "get_text") and part.get_visible() and part.get_text()):
+        box = text.get_window_extent()
+        inside = edge.x0 - 1 <= box.x0 and box.x1 <= edge.x1 + 1 and edge.y0 - 1 <= box.y0 and box.y1 <= edge.y1 + 1
+        assert inside, (text.get_text(), box, edge)
+
+
 def test_cross_attention_fills_its_room():
     made = figure(Head(torch.randn(3, 4), torch.randn(120, 4), queries=words(3), keys=Axis.frames(120, 0.02)))
     assert saved(made, "png")

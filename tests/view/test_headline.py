@@ -19,10 +19,10 @@ def pair(weight: float, second: float) -> str:
 
 
 def test_a_pair_is_a_sentence_with_how_many_times_the_next_it_has():
-    assert pair(0.65, 0.05) == '"dog" looks at "the" (0): 0.65, 13 times the next token'
-    assert pair(0.6, 0.3) == '"dog" looks at "the" (0): 0.60, 2.0 times the next token'
+    assert pair(0.65, 0.05) == '"dog" looks at "the" (0): 0.65, 13 times the runner-up'
+    assert pair(0.6, 0.3) == '"dog" looks at "the" (0): 0.60, 2.0 times the runner-up'
     assert pair(0.4, 0.35) == '"dog" looks at "the" (0): 0.40, then "cat" 0.35'
-    assert pair(0.9, 1e-9).endswith("over 1000 times the next token")
+    assert pair(0.9, 1e-9).endswith("over 1000 times the runner-up")
     assert pair(0.9, 0.0) == '"dog" looks at "the" (0): 0.90'
 
 
@@ -30,7 +30,7 @@ def test_labels_with_the_words_of_a_finding_in_them_stay_whole():
     axis = Axis.tokens(["a → b 0.5", "(next: x)", "c"])
     numbers = {"query": 0, "key": 1, "weight": 0.5, "next key": 2, "next weight": 0.1}
     said = of_finding(Finding("layer 0 head 0: …", 0, 0, "pair", 0.5, numbers), axis, axis)
-    assert said.text == '"a → b 0.5" looks at "(next: x)": 0.50, 5 times the next token'
+    assert said.text == '"a → b 0.5" looks at "(next: x)": 0.50, 5 times the runner-up'
 
 
 @pytest.mark.parametrize(

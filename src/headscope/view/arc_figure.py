@@ -12,7 +12,7 @@ from headscope.look.head import Head
 from headscope.look.sequences import same_positions
 from headscope.view.colour import table
 from headscope.view.labels import shortened, visible
-from headscope.view.paper import DOTS, FAINT, INK, family, in_lines, paper
+from headscope.view.paper import DOTS, FAINT, INK, family, filled, in_lines, paper
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +97,7 @@ def of_arcs(head: Head, title: str, query: int | None, width: float | None) -> F
         axes.text(
             0.0,
             low + 2.0,
-            f"above: looks back, below: ahead; weights from {LEAST}",
+            filled(f"above: looks back, below: ahead; weights from {LEAST}", figure.get_figwidth() - 0.4, scale * 6.5),
             fontsize=scale * 6.5,
             color=FAINT,
             va="bottom",

@@ -139,7 +139,7 @@ def of_one(subject: Subject, at: int, row: int, kind: str, width: float | None, 
 
 def of_all(subject: Subject, places: list[int], width: float | None = None) -> Figure:
     """Every head as a small picture in one image: layers down, heads along."""
-    from headscope.view.paper import DOTS, FAINT, INK, caption, paper
+    from headscope.view.paper import DOTS, FAINT, INK, caption, filled, paper
 
     layers = [subject.layers[at] for at in places]
     most = max(layer.heads for layer in layers)
@@ -150,7 +150,10 @@ def of_all(subject: Subject, places: list[int], width: float | None = None) -> F
         for along in range(layer.heads):
             canvas[down * step :, along * step :][:SMALL_CELLS, :SMALL_CELLS] = small(layer.head(along))
     cell = SMALL if width is None else max(0.08, (width - 0.9) / most)
-    drawn = paper()(figsize=(cell * most + 0.9, cell * len(layers) + 1.1), dpi=DOTS, layout="constrained")
+    wide = cell * most + 0.9 if width is not None else max(2.2, cell * most + 0.9)
+    said = filled("each head from 0 to its own largest weight", wide - 0.9, 8.0)
+    high = cell * len(layers) + 1.15 + 0.18 * said.count("\n")
+    drawn = paper()(figsize=(wide, high), dpi=DOTS, layout="constrained")
     axes = drawn.add_subplot()
     axes.imshow(canvas, interpolation="nearest")
     middle = (SMALL_CELLS - 1) / 2
@@ -161,7 +164,7 @@ def of_all(subject: Subject, places: list[int], width: float | None = None) -> F
     axes.spines[:].set_visible(False)
     axes.set_ylabel("layer", fontsize=9, color=INK)
     axes.set_title("head", fontsize=9, color=INK, pad=6)
-    axes.set_xlabel("each head from 0 to its own largest weight", fontsize=8, color=FAINT, loc="left", labelpad=6)
+    axes.set_xlabel(said, fontsize=8, color=FAINT, loc="left", labelpad=6)
     caption(drawn, layers[0].keys[0], subject.recording.model)
     return drawn
 

@@ -68,7 +68,7 @@ def of_finding(finding: Finding, queries: Axis, keys: Axis) -> Headline:
     weight, second = float(numbers["weight"]), float(numbers.get("next weight", 0.0))
     text = f"{quoted(queries, query)} looks at {quoted(keys, key)}: {weight:.2f}"
     if second > 0.0 and weight >= TIMES * second:
-        text += f", {times(weight / second)} the next {NOUNS[keys.kind]}"
+        text += f", {times(weight / second)} the runner-up"
     elif second > 0.0:
         text += f", then {quoted(keys, int(numbers['next key']))} {second:.2f}"
     return Headline(sentence(text), "pair", query, key)

@@ -79,8 +79,13 @@ def caption(figure: Figure, axis: Axis, model: str) -> None:
     text = shortened(" ".join(words), SENTENCE) if axis.kind == "tokens" else ""
     said = " · ".join(part for part in (text, visible(model_name(model)) if model else "") if part)
     if said:
-        said = textwrap.fill(said, max(24, int(figure.get_figwidth() * 72 / (MEAN_LETTER * 7))))
+        said = filled(said, figure.get_figwidth(), 7.0)
         figure.supxlabel(said, x=0.012, ha="left", fontsize=7, color=FAINT, parse_math=False, family=family())
+
+
+def filled(text: str, inches: float, size: float) -> str:
+    """A text in lines that are no longer than so many inches, in plain letters of a size in points."""
+    return textwrap.fill(text, max(12, int(inches * 72 / (MEAN_LETTER * size))))
 
 
 def in_lines(text: str, inches: float, size: float) -> tuple[str, bool]:
