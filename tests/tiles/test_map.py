@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 
 import headscope as hs
 from headscope.errors import LookError
-from headscope.tiles import codes, filling
+from headscope.tiles import codes, filling, strips
 from headscope.tiles.background import Filler
 from headscope.tiles.head_map import EMPTY, ESTIMATE, EXACT, NOT_YET, HeadMap
 from headscope.tiles.places import places
 from headscope.tiles.sample import estimate
-from headscope.tiles.strips import Shape, Strips
+from headscope.tiles.strip_file import Shape
+from headscope.tiles.strips import Strips
 
 N = 1709
 MASKS = {
@@ -31,7 +32,7 @@ MASKS = {
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     """Only the finest zoom is computed on request."""
-    monkeypatch.setattr("headscope.tiles.strips.FINE", 0)
+    monkeypatch.setattr("headscope.tiles.strip_file.FINE", 0)
 
 
 def made(folder, mask="causal", cells=1024, n=N, k=N):
@@ -231,6 +232,22 @@ def test_a_strip_that_no_pass_wrote_is_not_there(tmp_path):
         assert not again.strips.received.any()
     file.write_bytes(content)
     assert again.strips.has(0)
+
+
+def test_the_header_of_a_strip_is_checked_once_for_each_file(tmp_path, monkeypatch):
+    one, found = made(tmp_path / "map"), []
+    filling.fill(one.call, one.strips)
+    real = strips.checked
+    monkeypatch.setattr(strips, "checked", lambda *given: found.append(given[3]) or real(*given))
+    one.strips = Strips(tmp_path / "map", one.shape)
+    before = [one.tile(z, 0, 0, 16) for z in (1, 2, 3, 3)][-1]
+    assert sorted(found) == [0, 1, 2, 3]
+    save_file({**load_file(one.strips.path(2)), "max.2": torch.zeros(1, 1)}, one.strips.path(2))
+    after = one.tile(3, 0, 0, 16)
+    assert (before.status, after.status, found[4:]) == (EXACT, ESTIMATE, [2])
+    rows = one.shape.queries_of_strip >> 3
+    known = codes.decode(after.mean, bits=16).isnan().all(1).logical_not()
+    assert known.tolist() == [not 2 * rows <= row < 3 * rows for row in range(after.rows)]
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -1.0])

@@ -21,7 +21,7 @@ from headscope.server.bounds import HeadName
 from headscope.server.library import Entry
 from headscope.tiles.background import Status
 from headscope.tiles.head_map import Between, Cell, HeadMap, MapTile, nothing
-from headscope.tiles.strips import FINE
+from headscope.tiles.strip_file import FINE
 from headscope.view.page import installed
 
 MAGIC = b"HST1"

@@ -39,7 +39,7 @@ def encode(
     held = torch.where(shown, values, 0.0).float()
     top = float(held.max()) if held.numel() else 0.0
     codes = (held / top).sqrt_().mul_(last - 2).round_() if top > 0 else torch.zeros_like(held)
-    codes = codes.masked_fill_(~seen, last - 1)
+    codes = codes.masked_fill_(~seen, hidden(bits))
     if known is not None:
         codes = codes.masked_fill_(~known, last)
     return Codes(top, codes.to(torch.int32).to(DTYPES[bits]))
@@ -50,11 +50,16 @@ def decode(coded: Codes, *, bits: int) -> Float[Tensor, "rows columns"]:
     last = 2**bits - 1
     codes = coded.codes.to(torch.int32)
     values: Tensor = (codes.float() / (last - 2)).square_().mul_(coded.top)
-    values[codes == last - 1] = 0.0
+    values[codes == hidden(bits)] = 0.0
     values[codes == last] = torch.nan
     return values
 
 
 def is_seen(coded: Codes, *, bits: int) -> Bool[Tensor, "rows columns"]:
     """Where the mask hides nothing."""
-    return torch.ne(coded.codes.to(torch.int32), 2**bits - 2)
+    return torch.ne(coded.codes.to(torch.int32), hidden(bits))
+
+
+def hidden(bits: int) -> int:
+    """The code of what the mask hides: the last but one."""
+    return (1 << bits) - 2

@@ -20,7 +20,8 @@ from headscope.look.kernels.pool import LARGEST_CELL, pool
 from headscope.look.pyramid import TILE, Level, cells, check_tile, row_lse
 from headscope.tiles.codes import Codes, encode
 from headscope.tiles.sample import Estimate
-from headscope.tiles.strips import Shape, Strips
+from headscope.tiles.strip_file import Shape
+from headscope.tiles.strips import Strips
 
 Between = Callable[[], None]
 EMPTY, EXACT, ESTIMATE, NOT_YET = range(4)
@@ -168,16 +169,10 @@ class HeadMap:
         rows, keys = check_tile(z, x, y, self.shape.queries, self.shape.keys)
         top, left = y * TILE, x * TILE
         height, width = (-(-(side.stop - side.start) // (1 << z)) for side in (rows, keys))
-        out = Level(torch.zeros(height, width), torch.zeros(height, width), torch.ones(height, width, dtype=torch.bool))
-        known = torch.zeros(height, dtype=torch.bool)
         step = TILE >> (z - self.shape.base)
-        for strip in range(top // step, -(-(top + height) // step)):
-            part_of = self.strips.level(strip, z, left, left + width) if self.strips.has(strip) else None
-            if part_of is not None:
-                at = slice(strip * step - top, strip * step - top + len(part_of.mean))
-                for side, other in zip(out, part_of, strict=True):
-                    side[at] = other
-                known[at] = True
+        strips = range(top // step, -(-(top + height) // step))
+        out, known = self.strips.area(strips, z, left, left + width)
+        out.seen[~known] = True
         exact = int(known.cumprod(0).sum())
         guess, error = self.estimate, 0.0
         if guess is not None and z >= guess.first and not bool(known.all()):

@@ -17,7 +17,7 @@ from headscope.attention.request import Request
 from headscope.look.kernels.part import part
 from headscope.look.kernels.pool import LARGEST_CELL, extents, pool
 from headscope.look.pyramid import Level
-from headscope.tiles.strips import Shape
+from headscope.tiles.strip_file import Shape
 
 # Queries drawn from each row of cells of the finest estimated level.
 DRAWN = 4

@@ -1,103 +1,33 @@
 """The levels of a map on disk: one file for each strip of 256 rows of cells of the finest of them, the base.
 
 A strip has its part of every level, so it is written in one atomic step, and the map is there as far as its strips are.
-
-| tensor              | what                                                                    |
-|---------------------|-------------------------------------------------------------------------|
-| `lse entropy peak`  | of the strip's queries; entropy in nats, peak is the largest weight      |
-| `mean.j`, `max.j`   | codes of 16 bits of the level `base + j`, only the columns that are seen |
-| `received`          | the weight on the keys of every column of the base, averaged over them  |
-| `tops`              | for each level the number of the largest code of mean and of max         |
-| `span`              | the first and the last column + 1 of the base level                      |
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from headscope.files import system
 from headscope.files.replace_file import writing
 from headscope.files.tensors_file import write_tensors
-from headscope.look.kernels.pool import LARGEST_CELL, Pooled, extents
-from headscope.look.pyramid import TILE, Level, base_zoom, levels, top_zoom
-from headscope.tiles.codes import Codes, decode, encode, is_seen
+from headscope.look.kernels.pool import Pooled, extents
+from headscope.look.pyramid import Level, levels
+from headscope.tiles.codes import Codes, decode, encode, hidden, is_seen
+from headscope.tiles.strip_file import STATISTICS, Header, Shape, checked, version
 
-# Cells on a side of the base level: 131 072 tokens have cells of 16, a million of 128.
-CELLS = 8192
 BITS = 16
-# Tiles up to this zoom are computed on request, within some ten milliseconds: at most a million weights.
-FINE = 2
-STATISTICS = ("lse", "entropy", "peak")
+HIDDEN = hidden(BITS)
 UNREADABLE = (OSError, SafetensorError)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a head, and what follows from them for its map.
-
-    Attributes:
-        base, top: the finest and the coarsest zoom on disk; a cell of the base pools `2^base` queries and keys.
-        queries_of_strip: how many queries a strip has; the last one may have fewer.
-    """
-
-    queries: int
-    keys: int
-    cells: int = CELLS
-
-    @cached_property
-    def base(self) -> int:
-        """The finest zoom on disk; no cell of it is larger than one pass can pool."""
-        least = min(FINE + 1, top_zoom(self.queries, self.keys))
-        return min(max(base_zoom(self.queries, self.keys, self.cells), least), LARGEST_CELL.bit_length() - 1)
-
-    @cached_property
-    def top(self) -> int:
-        """The coarsest zoom."""
-        return max(top_zoom(self.queries, self.keys), self.base)
-
-    @property
-    def queries_of_strip(self) -> int:
-        """Queries of a strip: one row of tiles of the base level."""
-        return TILE << self.base
-
-    @property
-    def strips(self) -> int:
-        """How many strips the map has."""
-        return -(-self.queries // self.queries_of_strip)
-
-    @property
-    def columns(self) -> int:
-        """Columns of cells of the base level."""
-        return -(-self.keys // (1 << self.base))
-
-    def rows(self, strip: int) -> slice:
-        """The queries of a strip."""
-        return slice(strip * self.queries_of_strip, min((strip + 1) * self.queries_of_strip, self.queries))
-
-    def tensors(self, strip: int, first: int, last: int) -> dict[str, tuple[tuple[str, ...], list[int]]] | None:
-        """The dtypes and the shape of each tensor of a strip with that span; None where no strip has such a span."""
-        step = 1 << (self.top - self.base)
-        if not 0 <= first <= last <= self.columns or first % step or (last % step and last != self.columns):
-            return None
-        count = self.rows(strip).stop - self.rows(strip).start
-        zooms = range(self.top - self.base + 1) if last > first else range(0)
-        found: dict[str, tuple[tuple[str, ...], list[int]]]
-        found = {name: (("F32", "F64"), [count]) for name in STATISTICS}
-        found |= {"received": (("F64",), [self.columns]), "tops": (("F32",), [2 * len(zooms)])}
-        for j in zooms:
-            shape = [-(-count // (1 << (self.base + j))), -(-last // (1 << j)) - (first >> j)]
-            found |= {f"{name}.{j}": (("U16",), shape) for name in ("mean", "max")}
-        return found
 
 
 class Strips:
@@ -113,6 +43,7 @@ class Strips:
         self.statistics: dict[str, Tensor] = {}
         self.received = torch.zeros(shape.columns, dtype=torch.float64)
         self._received_of: set[int] = set()
+        self._headers: dict[int, Header] = {}
         self._lock = Lock()
 
     def path(self, strip: int) -> Path:
@@ -192,23 +123,19 @@ class Strips:
         return True
 
     @contextmanager
-    def _opened(self, strip: int) -> Iterator[tuple[Any, tuple[int, int]]]:
-        """The open file of a strip, and its span.
+    def _opened(self, strip: int) -> Iterator[tuple[Any, Header]]:
+        """The open file of a strip, and what its header says; it is checked once, and again when the file is another.
 
         Raises:
             OSError, SafetensorError: it cannot be read, or does not have the tensors that it must have.
         """
         path = self.path(strip)
-        if path.is_symlink() or not path.is_file():
-            raise FileNotFoundError(path)
+        before = version(path)
         with safe_open(path, "pt") as file:
-            if not is_of(file, "span", ("I64",), [2]):
-                raise SafetensorError(f"{path}: no span")
-            first, last = file.get_tensor("span").tolist()
-            wanted = self.shape.tensors(strip, first, last)
-            if wanted is None or not all(is_of(file, name, *one) for name, one in wanted.items()):
-                raise SafetensorError(f"{path}: other tensors than those of this strip")
-            yield file, (first, last)
+            header = self._headers.get(strip)
+            if header is None or header.version != before or version(path) != before:
+                header = self._headers[strip] = checked(file, path, self.shape, strip, before)
+            yield file, header
 
     def statistic(self, name: str, rows: slice) -> Tensor | None:
         """lse, entropy or peak of some queries; None where nothing is there, NaN where some of it is not."""
@@ -221,39 +148,38 @@ class Strips:
 
         None where the file has been removed or damaged since; the strip counts as not there from then on.
         """
+        level, known = self.area(range(strip, strip + 1), z, left, right)
+        return level if bool(known.all()) else None
+
+    def area(self, strips: range, z: int, left: int, right: int) -> tuple[Level, Bool[Tensor, " rows"]]:
+        """The same of strips one below the other, and which of these rows of cells are there."""
+        rows = [self.shape.rows(strip) for strip in strips]
+        edges = [0, *itertools.accumulate(-(-(some.stop - some.start) // (1 << z)) for some in rows)]
+        codes = torch.full((2, edges[-1], right - left), HIDDEN, dtype=torch.uint16)
+        tops, known = torch.zeros(2, edges[-1], 1), torch.zeros(edges[-1], dtype=torch.bool)
+        for number, strip in enumerate(strips):
+            at = slice(edges[number], edges[number + 1])
+            known[at] = self._read(strip, z, (left, right), codes[:, at], tops[:, at])
+        # Decoded together: a strip has few rows at a coarse zoom, and a decoding costs a dozen calls.
+        mean, largest = (decode(Codes(1.0, side), bits=BITS).mul_(top) for side, top in zip(codes, tops, strict=True))
+        return Level(mean, largest, is_seen(Codes(1.0, codes[0]), bits=BITS)), known
+
+    def _read(self, strip: int, z: int, columns: tuple[int, int], codes: Tensor, tops: Tensor) -> bool:
+        """Take the codes of mean and max of some columns of a strip and their tops; whether it is there."""
+        if not self.has(strip):
+            return False
+        j, (left, right) = z - self.shape.base, columns
         try:
-            with self._opened(strip) as (file, span):
-                return self._level(file, span, strip, z, left, right)
+            with self._opened(strip) as (file, header):
+                first, last = header.first >> j, -(-header.last // (1 << j))
+                start, stop = (min(max(side, first), last) for side in (left, right))
+                if stop > start:
+                    for i, name in enumerate(("mean", "max")):
+                        codes[i, :, start - left : stop - left] = file.get_slice(f"{name}.{j}")[
+                            :, start - first : stop - first
+                        ]
+                        tops[i] = header.tops[2 * j + i]
         except UNREADABLE:
             self.there.discard(strip)
-            return None
-
-    def _level(self, file: Any, span: tuple[int, int], strip: int, z: int, left: int, right: int) -> Level:
-        j = z - self.shape.base
-        rows = self.shape.rows(strip)
-        height = -(-(rows.stop - rows.start) // (1 << z))
-        first, last = span[0] >> j, -(-span[1] // (1 << j))
-        tops = file.get_tensor("tops").tolist()[2 * j : 2 * j + 2]
-        some = slice(min(max(left, first), last) - first, min(max(right, first), last) - first)
-        out = Level(
-            torch.zeros(height, right - left),
-            torch.zeros(height, right - left),
-            torch.zeros(height, right - left, dtype=torch.bool),
-        )
-        if some.stop > some.start:
-            coded = [
-                Codes(top, file.get_slice(f"{name}.{j}")[:, some])
-                for name, top in zip(("mean", "max"), tops, strict=True)
-            ]
-            at = slice(some.start + first - left, some.stop + first - left)
-            out.mean[:, at], out.max[:, at] = (decode(one, bits=BITS) for one in coded)
-            out.seen[:, at] = is_seen(coded[0], bits=BITS)
-        return out
-
-
-def is_of(file: Any, name: str, dtypes: tuple[str, ...], shape: list[int]) -> bool:
-    """Whether an open file has a tensor of that name, one of these dtypes, and that shape; reads its header alone."""
-    if name not in set(file.keys()):
-        return False
-    one = file.get_slice(name)
-    return one.get_dtype() in dtypes and list(one.get_shape()) == shape
+            return False
+        return True
