@@ -235,3 +235,50 @@ def test_the_sdist_has_what_its_tests_read(dist, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(unpacked / "src")}
     done = subprocess.run(command, cwd=unpacked, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+
+
+OLDEST = """
+import torch
+import headscope as hs
+
+layer = torch.nn.MultiheadAttention(20, 5, batch_first=True).eval()
+x = torch.randn(1, 7, 20)
+with torch.no_grad(), hs.record(layer) as recording:
+    layer(x, x, x)
+recording.tokens(list("abcdefg")).save("saved")
+head = hs.load("saved.headscope")[0, 3]
+assert torch.equal(head.weights(), recording[0, 3].weights())
+hs.page(recording, "page.html")
+hs.figure(recording, 0, 3).savefig("head.svg")
+hs.show(recording)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="the oldest numpy has no wheel for this Python")
+def test_the_oldest_requirements_do(tmp_path):
+    """Lower bounds of what is always needed, and for figures and the server, are versions that work; torch stays."""
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *extras["plot"], *extras["serve"]]
+    oldest = [line.replace(">=", "==") for line in lines if not line.startswith("torch")]
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", tmp_path / "oldest", *oldest]
+    got = subprocess.run(command, capture_output=True, text=True, check=False)
+    if got.returncode:
+        pytest.skip(f"no package index to install from: {got.stderr[-300:]}")
+    source = [str(tmp_path / "oldest"), str(ROOT / "src")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(source)}
+    for arguments in (
+        ["-c", OLDEST],
+        ["-m", "headscope", "heads", "saved"],
+        ["-m", "headscope", "view", "saved", "-o", "a.html"],
+    ):
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    program = (
+        "import msgspec, typer; from importlib.metadata import version; print(version('typer'), version('msgspec'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    versions = dict(line.split("==") for line in oldest)
+    assert done.stdout.split() == [f"{versions['typer']}.0", f"{versions['msgspec']}.0"]
