@@ -16,7 +16,7 @@ from typing import Any
 
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
-from run_pages import PageFailed, all_pages, run_all
+from run_pages import COMMANDS, PageFailed, all_pages, run_all, with_outputs
 
 from headscope.share.manifest import PAGE, Manifest
 from headscope.share.unpack import unpack
@@ -29,6 +29,8 @@ MADE = {".png", ".html"}
 BESIDE = re.compile(r"""\]\([\w-]+\.png\)|src="[\w-]+\.html\"""")
 # The gallery's table, once the files are made.
 table: list[str] = []
+# The folder in which each page ran.
+ran: dict[Path, Path] = {}
 
 log = logging.getLogger("mkdocs.hooks.pages")
 folder = tempfile.TemporaryDirectory(prefix="headscope-lesson-")
@@ -61,6 +63,7 @@ def on_files(files: Files, *, config: Any) -> Files:
         folders = run_all(all_pages(), Path(folder.name), log.info)
     except PageFailed as failed:
         raise SystemExit(str(failed)) from None
+    ran.update(folders)
     for page, into in folders.items():
         kind, text = page.parent.name, page.read_text(encoding="utf-8")
         if kind == "lesson" or (kind == "howto" and BESIDE.search(text)):
@@ -76,9 +79,13 @@ def on_files(files: Files, *, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Formulas between double dollars outside of code: MathML, which every browser draws without a script."""
+def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
+    """Outputs as they were printed, and formulas between double dollars outside of code as MathML."""
     parts, at = [], 0
+    source = Path(page.file.abs_src_path)
+    if source in ran:
+        commands = source.parent.name != "lesson" and source.stem in COMMANDS
+        markdown = with_outputs(markdown, ran[source], commands=commands)
     markdown = markdown.replace("<!-- gallery -->", table[-1] if table else "")
     for block in FENCED.finditer(markdown):
         parts += [formulas(markdown[at : block.start()]), block[0]]

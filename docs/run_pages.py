@@ -1,9 +1,9 @@
 """Run the pages of docs/ as a reader would, from top to bottom: python docs/run_pages.py [PAGE ...]
 
 All ```python blocks of a page run in one process of their own. A ```text block right below such a block is its output;
-`...` in it stands for anything. Of the pages in COMMANDS the ```bash blocks run as well, where they stand. The pages of
-the lesson run as the notebooks that are made of them. Without a page all of them run, as many at once as there are
-cores, and a table says how long each took; the site's build does the same.
+`...` in it stands for anything; the site shows what was printed. Of the pages in COMMANDS the ```bash blocks run as
+well, where they stand. The pages of the lesson run as the notebooks that are made of them. Without a page all of them
+run, as many at once as there are cores, and a table says how long each took; the site's build does the same.
 """
 
 import argparse
@@ -40,6 +40,8 @@ torchrun() {{ {PYTHON} -m torch.distributed.run --standalone "$@"; }}
 COMMANDS = {"audio", "corpus", "images", "share", "torchrun"}
 # The longest first: the last to end would otherwise run alone.
 LONGEST = ("images", "share", "corpus", "audio", "figures", "attention", "training", "3-three-places")
+# What the blocks of a page printed, beside what the page made.
+PRINTED = "printed.json"
 # Seconds; a page that takes longer hangs. A minute is the most that one takes on two idle cores.
 LIMIT = 900
 
@@ -99,7 +101,7 @@ def check(page: Path, folder: Path, *, commands: bool = False) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=LIMIT, check=False)
     if done.returncode:
         raise PageFailed(f"{page}: its code failed.\n{done.stderr[-5000:]}")
-    compare(page, blocks(text, commands=commands), done.stdout.split(f"{END}\n"))
+    compare(page, blocks(text, commands=commands), done.stdout.split(f"{END}\n"), folder)
 
 
 def check_notebook(page: Path, folder: Path) -> None:
@@ -121,7 +123,7 @@ def check_notebook(page: Path, folder: Path) -> None:
         raise PageFailed(f"{page}: its code failed.\n{str(error)[-5000:]}") from None
     text = page.read_text(encoding="utf-8")
     outputs = [cell.outputs for cell in made.cells if cell.cell_type == "code"]
-    compare(page, blocks(text), [printed(of_cell) for of_cell in outputs])
+    compare(page, blocks(text), [printed(of_cell) for of_cell in outputs], folder)
     shown = sum("image/png" in output.get("data", {}) for of_cell in outputs for output in of_cell)
     if shown != len(PICTURE.findall(text)):
         raise PageFailed(f"{page}: it has {len(PICTURE.findall(text))} pictures, and its notebook shows {shown}.")
@@ -132,12 +134,24 @@ def printed(outputs: Sequence[Any]) -> str:
     return "".join(part.text for part in outputs if part.output_type == "stream" and part.name == "stdout")
 
 
-def compare(page: Path, of_page: Sequence[re.Match[str]], outputs: Sequence[str]) -> None:
-    """Compare what a page shows with what its blocks printed."""
+def compare(page: Path, of_page: Sequence[re.Match[str]], outputs: Sequence[str], folder: Path) -> None:
+    """Compare what a page shows with what its blocks printed, and keep the latter in its folder."""
+    (folder / PRINTED).write_text(json.dumps([found.replace(f"{folder}/", "") for found in outputs]), encoding="utf-8")
     for block, found in zip(of_page, outputs, strict=False):
         shown = block["output"]
         if shown is not None and not doctest.OutputChecker().check_output(shown, found, doctest.ELLIPSIS):
             raise PageFailed(f"{page}: it shows\n{shown}\nand prints\n{found}")
+
+
+def with_outputs(text: str, folder: Path, *, commands: bool = False) -> str:
+    """A page with all that its blocks printed when it ran in a folder, where it only shows a part of that (`...`)."""
+    parts, at = [], 0
+    outputs = json.loads((folder / PRINTED).read_text(encoding="utf-8"))
+    for block, found in zip(blocks(text, commands=commands), outputs, strict=False):
+        if "..." in (block["output"] or ""):
+            parts += [text[at : block.start("output")], found.rstrip(), "\n"]
+            at = block.end("output")
+    return "".join([*parts, text[at:]])
 
 
 def run_all(pages: Sequence[Path], folder: Path, log: Callable[[str], None] = print) -> dict[Path, Path]:

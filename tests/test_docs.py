@@ -45,6 +45,14 @@ def test_there_are_pages():
     assert "attention" in [page.stem for page in PAGES]
 
 
+def test_the_site_shows_what_was_printed_where_a_page_shows_a_part(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nprint(1, 2)\n```\n\n```text\n1 ...\n```\n\n" * 2 + "... and so on\n", encoding="utf-8")
+    pages.check(page, tmp_path)
+    shown = pages.with_outputs(page.read_text(encoding="utf-8"), tmp_path)
+    assert shown == page.read_text(encoding="utf-8").replace("1 ...", "1 2")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
