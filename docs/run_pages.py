@@ -44,6 +44,7 @@ LONGEST = ("images", "share", "corpus", "audio", "figures", "attention", "traini
 PRINTED = "printed.json"
 # Seconds; a page that takes longer hangs. A minute is the most that one takes on two idle cores.
 LIMIT = 900
+Run = Callable[[Path], "subprocess.CompletedProcess[str]"]
 
 
 class PageFailed(AssertionError):
@@ -85,8 +86,19 @@ def program(text: str, *, commands: bool = False) -> str:
     return "\n".join(lines)
 
 
-def check(page: Path, folder: Path, *, commands: bool = False) -> None:
+def fresh(script: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script where it stands, in an interpreter of its own."""
+    # Unbuffered: what the page prints stands before what its next command prints.
+    command = [sys.executable, "-u", script.name]
+    return subprocess.run(command, cwd=script.parent, capture_output=True, encoding="utf-8", timeout=LIMIT, check=False)
+
+
+def check(page: Path, folder: Path, *, commands: bool = False, run: Run = fresh) -> None:
     """Run a page in a folder and compare the outputs that it shows.
+
+    Args:
+        commands: whether its ```bash blocks run as well.
+        run: runs a script where it stands.
 
     Raises:
         PageFailed: its code failed, or printed something else.
@@ -96,9 +108,7 @@ def check(page: Path, folder: Path, *, commands: bool = False) -> None:
         (folder / name).write_text(code, encoding="utf-8")
     script = folder / f"page-{page.stem}.py"
     script.write_text(program(text, commands=commands), encoding="utf-8")
-    # Unbuffered: what the page prints stands before what its next command prints.
-    command = [sys.executable, "-u", script.name]
-    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=LIMIT, check=False)
+    done = run(script)
     if done.returncode:
         raise PageFailed(f"{page}: its code failed.\n{done.stderr[-5000:]}")
     compare(page, blocks(text, commands=commands), done.stdout.split(f"{END}\n"), folder)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
+
 DOCS = Path(__file__).parents[1] / "docs"
 # The programs of docs/ import one another as `python docs/run_pages.py` would.
 sys.path.insert(0, str(DOCS))
@@ -30,7 +32,7 @@ LONG = {
     "page", [pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in LONG)) for page in PAGES]
 )
 def test_a_page_runs_and_prints_what_it_shows(page, tmp_path):
-    pages.check(page, tmp_path, commands=page.stem in LONG & pages.COMMANDS)
+    pages.check(page, tmp_path, commands=page.stem in LONG & pages.COMMANDS, run=warm.run)
 
 
 @pytest.mark.slow
@@ -64,7 +66,7 @@ def test_a_page_that_is_wrong_is_found(tmp_path, text, message):
     page = tmp_path / "page.md"
     page.write_text(text, encoding="utf-8")
     with pytest.raises(pages.PageFailed, match=message):
-        pages.check(page, tmp_path)
+        pages.check(page, tmp_path, run=warm.run)
 
 
 @pytest.mark.parametrize(
