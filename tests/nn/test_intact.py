@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 
@@ -35,6 +37,33 @@ def test_a_call_that_fails_half_way_leaves_a_cache_as_it_was(
     assert caches[0].seen == caches[1].seen
     want, found = (model(ids[:, later], cache=cache) for cache in caches)
     assert torch.equal(found, want)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("whole", ["model", "decoder", "layer", "attention"])
+def test_every_module_that_takes_a_cache_leaves_it_as_it_was(whole: str) -> None:
+    """Also when the cache was copied or saved half-way, and when the module is called alone."""
+    model = llama(11, embed_dim=12, num_heads=2, num_kv_heads=1, layers=2, hidden_dim=7).eval()
+    last = model.decoder.layers[-1]
+    module = {"model": model, "decoder": model.decoder, "layer": last, "attention": last.attention.part}[whole]
+    x = torch.randint(11, (2, 4)) if whole == "model" else torch.randn(2, 4, 12)
+    options = {} if whole in ("model", "decoder") else {"mask": hs.causal()}
+    cache, half_way = KeyValueCache(module, 2), []
+    module(x, cache=cache, **options)
+
+    def fails(*_: object) -> None:
+        half_way.extend([cache.copy(), pickle.loads(pickle.dumps(cache))])
+        raise KeyboardInterrupt
+
+    part = last.attention.part.output if whole == "attention" else last.feed_forward
+    handle = part.register_forward_pre_hook(fails)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            module(x[:, :1], cache=cache, **options)
+    handle.remove()
+    assert not any(one.guarded for one in (cache, *half_way))
+    found = module(x[:, 2:], cache=cache, **options)
+    torch.testing.assert_close(found, module(torch.cat((x, x[:, 2:]), 1), **options)[:, 4:])
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from headscope.errors import ShapeError
 from headscope.nn import from_torch_transformer
 from headscope.nn.cache import KeyValueCache
 from headscope.nn.convertible import checked
+from headscope.nn.intact import intact
 from headscope.nn.movable import Movable
 from headscope.nn.multihead import MultiheadAttention
 from headscope.nn.residual import Around
@@ -131,10 +132,11 @@ class DecoderLayer(Movable):
             raise ShapeError(
                 "DecoderLayer: a memory was given and this layer has no cross-attention; give cross=… to it."
             )
-        x = self.attention(x, mask=mask, bias=bias, cache=cache, **placed(self.attention, positions))
-        if self.cross is not None:
-            x = self.cross(x, memory, mask=memory_mask, cache=cache)
-        return self.feed_forward(x)  # type: ignore[no-any-return]
+        with intact(cache):
+            x = self.attention(x, mask=mask, bias=bias, cache=cache, **placed(self.attention, positions))
+            if self.cross is not None:
+                x = self.cross(x, memory, mask=memory_mask, cache=cache)
+            return self.feed_forward(x)  # type: ignore[no-any-return]
 
     @classmethod
     def from_torch(cls, layer: nn.Module) -> DecoderLayer:

@@ -92,6 +92,8 @@ class KeyValueCache:
         # The positions argument of all calls, (b, n); None while columns and positions are the same.
         self.positions: Tensor | None = None
         self._mask: tuple[tuple[object, ...], Mask | None] | None = None
+        # Whether a block of `intact` looks after all places.
+        self.guarded = False
 
     def copy(self) -> KeyValueCache:
         """The same keys and values in memory of its own: one prompt, several continuations."""
@@ -101,7 +103,7 @@ class KeyValueCache:
             "padding": None if self.padding is None else self.padding.clone(),
             "positions": None if self.positions is None else self.positions.clone(),
         }
-        vars(made).update(vars(self) | copied | {"bindings": Bindings(), "_mask": None})
+        vars(made).update(vars(self) | copied | {"bindings": Bindings(), "_mask": None, "guarded": False})
         return made
 
     __copy__ = copy
@@ -111,10 +113,10 @@ class KeyValueCache:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: all but the layers."""
-        return {name: value for name, value in vars(self).items() if name not in ("bindings", "_mask")}
+        return {name: value for name, value in vars(self).items() if name not in ("bindings", "_mask", "guarded")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state | {"bindings": Bindings(), "_mask": None})
+        vars(self).update(state | {"bindings": Bindings(), "_mask": None, "guarded": False})
 
     def bind(self, model: nn.Module) -> KeyValueCache:
         """Go on with the layers of a model, after the cache was copied or loaded; returns the cache.

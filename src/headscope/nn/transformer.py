@@ -99,9 +99,10 @@ class Decoder(Movable):
         """Every layer in turn. `mask` is causal unless given; a mask that is given stands in its place."""
         check_use("Decoder", positions, self)
         mask = CAUSAL if mask is None else mask
-        for layer in self.layers:
-            x = layer(x, memory, mask=mask, memory_mask=memory_mask, bias=bias, cache=cache, positions=positions)
-        return x if self.norm is None else self.norm(x)
+        with intact(cache):
+            for layer in self.layers:
+                x = layer(x, memory, mask=mask, memory_mask=memory_mask, bias=bias, cache=cache, positions=positions)
+            return x if self.norm is None else self.norm(x)
 
     @classmethod
     def from_torch(cls, decoder: nn.Module) -> Decoder:
