@@ -1,4 +1,5 @@
-"""Hooks of the site: every page runs and makes its pictures, shared files become a gallery, formulas MathML.
+"""Hooks of the site: every page runs and makes its pictures, shared files become a gallery, formulas MathML, and the
+search works from a disk.
 
     mkdocs build
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from run_pages import COMMANDS, PageFailed, all_pages, run_all, with_outputs
 
@@ -98,6 +100,9 @@ def formulas(text: str) -> str:
     return FORMULA.sub(lambda found: convert(" ".join(found[1].split()), display="block"), text)
 
 
-def on_post_build(**_: Any) -> None:
-    """What the pages made is in the site now."""
-    folder.cleanup()
+@event_priority(-100)  # after the search has written its index
+def on_post_build(*, config: Any) -> None:
+    """The index of the search as a script, which a page that was opened from a disk can read (see docs/worker.js)."""
+    index = Path(config.site_dir) / "search" / "search_index.json"
+    index.with_suffix(".js").write_text(f"var __index = {index.read_text(encoding='utf-8')}", encoding="utf-8")
+    folder.cleanup()  # what the pages made is in the site now

@@ -133,6 +133,19 @@ def test_the_site_has_the_pictures_formulas_and_shared_files_of_its_pages(site):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.browser
+def test_the_search_works_from_a_disk(site, browser):
+    tab = browser.new_page()
+    tab.goto((site / "index.html").as_uri())
+    tab.fill("input.md-search__input", "output_attentions")
+    tab.keyboard.type(" ")
+    first = tab.wait_for_selector("a.md-search-result__link", timeout=60_000)
+    assert "howto/coming-from.html" in first.get_attribute("href")
+    tab.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.browser
 @pytest.mark.parametrize(
     ("word", "page"),
     [
