@@ -170,3 +170,10 @@ def test_the_search_leads_to_the_right_page(site, browser, word, page):
         assert [url for url in asked if not url.startswith((here, "blob:", "data:"))] == []
         tab.close()
         server.shutdown()
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in sorted(DOCS.rglob("*.md"))])
+def test_a_bar_in_the_code_of_a_table_is_written_as_html(page):
+    r"""A backslash before it is shown by the site within code: `<code>a &#124; b</code>`, not `a \| b`."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^\|.*`[^`|]*\\\|[^`]*`", text, re.MULTILINE) == []
