@@ -1,6 +1,7 @@
 """The folder on disk: the same numbers back, or an error that names the file and the field."""
 
 import contextlib
+import errno
 import gc
 import hashlib
 import json
@@ -225,6 +226,19 @@ class TestRefusals:
         with pytest.raises(RecordingError, match=r"layer-00001.safetensors: cannot be read: No such file"):
             hs.load(path)
 
+    def test_a_folder_that_may_not_be_read(self, tmp_path, monkeypatch):
+        path = example().save(tmp_path / "one")
+        real = os.lstat
+
+        def lstat(file, *given, **options):
+            if os.fspath(file).endswith(form.NAME):
+                raise PermissionError(errno.EACCES, "Permission denied", file)
+            return real(file, *given, **options)
+
+        monkeypatch.setattr(reader.os, "lstat", lstat)
+        with pytest.raises(RecordingError, match=r"recording.json: cannot be read: Permission denied"):
+            hs.load(path)
+
     def test_an_oversized_json(self, tmp_path, monkeypatch):
         path = example().save(tmp_path / "one")
         monkeypatch.setattr(form, "LARGEST", 10)
@@ -270,6 +284,11 @@ LIES = {
     r"axes\[0\].labels: 1 entries": put("axes", 0, "labels", value=["x"]),
     r"axes\[0\].ids": put("axes", 0, "ids", value=[1]),
     r"layers\[0\].softcap: -1.0 bounds nothing": put("layers", 0, "softcap", value=-1),
+    r"layers\[0\].scale: 1e\+308 is beyond what a float32 holds": put("layers", 0, "scale", value=1e308),
+    r"layers\[0\].softcap: 1e\+300 is beyond": put("layers", 0, "softcap", value=1e300),
+    r"layers\[0\].tensors.q: 17179869184 heads; at most 65536": put(
+        "layers", 0, "tensors", "q", 1, value=[2, 2**34, 5, 0]
+    ),
     r"axes\[2\].grid: \(3, 3\) does not fit 7": put("axes", 2, "grid", value=[3, 3]),
     r"axes\[2\].cells: 1 entries for 7 positions": put("axes", 2, "cells", value=[0]),
     r"axes\[2\].cells: not in a grid of": put("axes", 2, "cells", value=[0, 0, *5 * [None]]),
@@ -313,6 +332,13 @@ class TestLies:
         monkeypatch.undo()
         with pytest.raises(RecordingError, match="I32 is not a dtype for it"):
             hs.load(path)
+
+    def test_what_could_not_be_read_again_is_not_written(self, tmp_path):
+        recording = example()
+        recording.layers[0].scale = 1e300
+        with pytest.raises(RecordingError, match=r"one.headscope: field layers\[0\].scale: 1e\+300 is beyond"):
+            recording.save(tmp_path / "one")
+        assert list(tmp_path.iterdir()) == []
 
     def test_runs_outside_of_the_keys(self, tmp_path):
         recording = example()

@@ -103,6 +103,15 @@ def test_what_a_config_holds_instead_of_heads_names_none(strange):
     assert alignment_heads(torch.nn.Linear(1, 1)) == ()
 
 
+def test_weights_that_are_no_numbers_are_refused():
+    one = layer("rise")
+    one.q[0, 0, 1] = float("nan")
+    with pytest.raises(LookError, match="no head moves along the sound"):
+        Recording([one]).token_times()
+    with pytest.raises(LookError, match=r"the weights of heads \[\(0, 0\)\] hold NaN"):
+        Recording([one], alignment_heads=[(0, 0)]).token_times()
+
+
 def test_what_has_no_times():
     with pytest.raises(LookError, match="0 layers with cross-attention from tokens to frames of sound"):
         Recording([layer("rise", keys=[hs.Axis.positions(31)])]).token_times()

@@ -42,6 +42,7 @@ def test_labels_with_the_words_of_a_finding_in_them_stay_whole():
         ({"entropy": 1.0, "special": float("nan"), "next": 0.3, "self": 0.26},
          "often looks at the next token: mean weight 0.30"),
         ({"entropy": float("nan")}, "sees nothing: no query may look at any key"),
+        ({}, "sees nothing: no query may look at any key"),  # all positions are padding: nothing was measured
     ],
 )  # fmt: skip
 def test_a_head_without_a_finding_has_a_sentence_too(row, text):

@@ -73,6 +73,11 @@ def token_times(layers: Numbered, named: Places, heads: Places | None, item: int
     rows = sorted({i - ahead for i in content} | {content[-1]})
     frames = [j for j, silent in enumerate(keys.special) if not silent] or list(range(keys.length))
     chosen, by, weights = weights_of(hearing, named, heads, item, rows, frames)
+    if not bool(weights.isfinite().all()):
+        raise LookError(
+            f"token_times: the weights of heads {list(chosen)} hold NaN: their queries or keys overflowed. Record the "
+            "model in float32 or bfloat16, or name other heads: recording.token_times(heads=[(layer, head), ...])."
+        )
     path = aligned(weights)
     starts = [frames[int(path.columns[int((path.rows == row).nonzero()[0])])] for row in range(len(rows))]
     ends = dict(zip(rows, [*starts[1:], frames[-1] + 1], strict=True))

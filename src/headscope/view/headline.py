@@ -93,9 +93,10 @@ def of_measures(row: Row, noun: str, keys: int) -> Headline:
     often = max(near, key=lambda name: near[name] if near[name] == near[name] else -1.0)
     if near[often] >= OFTEN:
         return Headline(f"often looks at {OFFSETS[often]} {noun}: mean weight {near[often]:.2f}", often)
-    if math.isnan(row["entropy"]):
+    entropy = float(row.get("entropy", math.nan))
+    if math.isnan(entropy):
         return Headline("sees nothing: no query may look at any key", "spread")
-    count = round(math.exp(row["entropy"]))
+    count = round(math.exp(entropy))
     how = "spread evenly over" if count >= EVENLY * keys else "spread over about"
     return Headline(f"{how} {count} of {keys} {noun if keys == 1 else plural(noun)}", "spread")
 

@@ -7,7 +7,8 @@
 | a name, a label            | 2¹² and 2²⁰ characters                                                         |
 | positions without labels   | as many as there are numbers in the tensors, and 2²⁰                           |
 | runs of a query            | as many as there are keys                                                      |
-| numbers                    | whole ones below 2⁵³; scale, softcap and seconds finite                        |
+| numbers                    | whole ones below 2⁵³; seconds finite, scale and softcap within 2¹⁰⁰            |
+| heads of a layer           | 2¹⁶                                                                            |
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ VERSION = 1
 NAME = "recording.json"
 LARGEST = 2**27
 MOST_LAYERS, MOST_AXES, MOST_RANKS, MOST_MISSED, MOST_ALIGNING = 2**14, 2**16, 2**16, 2**16, 2**12
+# Heads of a layer: of size 0 they would take no place in the file, and any in memory.
+MOST_HEADS = 2**16
+# What scores are multiplied with or bounded by: beyond it no float32 holds them.
+LARGEST_FACTOR = 2.0**100
 # Positions without labels, beyond those that have numbers in a tensor.
 MOST_EMPTY = 2**20
 
@@ -182,6 +187,8 @@ def problems(layer: LayerEntry, axes: tuple[AxisEntry, ...]) -> list[str]:
         f"tensors.{name}: a negative size in {shape}." for name, shape in sizes.items() if min(shape, default=0) < 0
     ]
     (b, h, q, d), (kb, g, k, kd) = sizes["q"], sizes["k"]
+    if h > MOST_HEADS:
+        wrong.append(f"tensors.q: {h} heads; at most {MOST_HEADS} are read.")
     if kb != b or kd != d or h % max(g, 1) or (h and not g):
         wrong.append(f"tensors.k: {sizes['k']} does not fit q {sizes['q']}.")
     if "v" in sizes and sizes["v"][:3] != (b, g, k):
@@ -204,6 +211,9 @@ def problems(layer: LayerEntry, axes: tuple[AxisEntry, ...]) -> list[str]:
             wrong.append(f"{name}: {len(chosen)} axes for {b} batch items, or one that does not exist.")
         elif any(axes[i].length != count for i in chosen):
             wrong.append(f"{name}: an axis that is not {count} positions long.")
+    for name, factor in (("scale", layer.scale), ("softcap", layer.softcap or 0.0)):
+        if not abs(factor) <= LARGEST_FACTOR:
+            wrong.append(f"{name}: {factor} is beyond what a float32 holds.")
     if layer.softcap is not None and not layer.softcap > 0:
         wrong.append(f"softcap: {layer.softcap} bounds nothing.")
     if layer.heads and (len(layer.heads) != h or len(set(layer.heads)) != h):

@@ -80,8 +80,14 @@ def headers(path: Path) -> Content:
     if not path.is_dir():
         raise RecordingError(f"{path}: there is no such folder; give the folder of a recording, NAME{SUFFIX}.")
     file = path / form.NAME
-    if not os.path.lexists(file):
-        raise RecordingError(f"{path}: has no {form.NAME}: it is no recording, or one whose writing was broken off.")
+    try:
+        os.lstat(file)
+    except FileNotFoundError:
+        raise RecordingError(
+            f"{path}: has no {form.NAME}: it is no recording, or one whose writing was broken off."
+        ) from None
+    except OSError as error:
+        raise RecordingError(f"{file}: cannot be read: {reason(error)}.") from None
     body = form.decode(str(file), read_json(file))
     form.check(str(file), body)
     for position, entry in enumerate(body.layers):

@@ -90,7 +90,11 @@ class Writer:
         missed: Sequence[Missed] = (),
         alignment_heads: Sequence[tuple[int, int]] = (),
     ) -> Path:
-        """Write `recording.json` and move the folder to its place."""
+        """Write `recording.json` and move the folder to its place.
+
+        Raises:
+            RecordingError: something in it is beyond the bounds of the format, or the folder cannot be written.
+        """
         version = importlib.metadata.version("headscope")
         body = form.Body(
             version, str(torch.__version__), named(model), *named_once([axis for axis, _ in self.axes], self.entries)
@@ -98,6 +102,7 @@ class Writer:
         body.rank = None if rank is None else form.RankEntry(*rank)
         body.missed = tuple(form.MissedEntry(*map(named, one)) for one in missed[: form.MOST_MISSED])
         body.alignment_heads = tuple(alignment_heads[: form.MOST_ALIGNING])
+        form.check(str(self.path), body)  # what could not be read again is not written
         with self.folder.writing(form.NAME) as file:
             file.write(form.encode(body))
         return self.folder.commit()
