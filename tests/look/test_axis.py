@@ -54,3 +54,11 @@ def test_some_patches_of_a_picture_keep_their_places_when_some_are_selected():
 def test_cells_that_no_grid_has(cells):
     with pytest.raises(LookError, match=r"Axis: cells that are not in a grid of \(2, 3\) patches, or two positions in"):
         hs.Axis.patches(2, 3, cells=cells)
+
+
+def test_a_long_axis_is_hashed_by_a_few_of_its_labels():
+    """Every head asks caches for what its axes say; equal axes have one hash, others may share it and stay others."""
+    one, same = (hs.Axis.tokens([f"w{i}" for i in range(211)]) for _ in range(2))
+    other = hs.Axis.tokens([*one.labels[:100], "elsewhere", *one.labels[101:]])
+    assert hash(one) == hash(same) == hash(other) != hash(one.select(range(210)))
+    assert {one: 1, other: 2} == {same: 1, other: 2}

@@ -19,6 +19,9 @@ from headscope.errors import LookError
 
 Kind = Literal["tokens", "patches", "frames", "positions", "segments"]
 
+# Labels that the hash of an axis is made of.
+HASHED = 16
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -80,6 +83,10 @@ class Axis:
                 f"Axis: cells that are not in a grid of {self.grid} patches, or two positions in one cell; give each "
                 "position a number from 0 to rows * columns - 1 of its own, or None."
             )
+
+    def __hash__(self) -> int:
+        """Of a few labels: caches ask for it all the time, and an axis may be as long as a book."""
+        return hash((self.kind, self.length, self.labels[:: max(1, self.length // HASHED)]))
 
     @classmethod
     def positions(cls, length: int) -> Axis:
