@@ -48,8 +48,9 @@ def count(where: str, name: str, given: Any) -> int:
         found: int = given
         return found
     try:
-        if isinstance(given, bool):
-            raise TypeError
-        return operator.index(given)
+        whole = None if isinstance(given, bool) else operator.index(given)
     except TypeError:
-        raise MaskError(f"{where}: {name}={given!r} is a {type(given).__name__}; give a whole number.") from None
+        whole = None
+    if whole is None:
+        raise MaskError(f"{where}: {name}={given!r} is a {type(given).__name__}; give a whole number.")
+    return whole
