@@ -9,7 +9,7 @@ import torch
 
 import headscope as hs
 from headscope.attention.request import Request
-from headscope.errors import BackendRefused, MaskError, ShapeError
+from headscope.errors import BackendRefused, LookError, MaskError, ShapeError
 
 X = torch.randn(2, 4, 5, 8)
 PADS = torch.zeros(1, 2, 5, dtype=torch.bool)
@@ -111,6 +111,49 @@ def test_masks_of_something_else(make, message):
 def test_a_backend_that_is_no_name():
     with pytest.raises(BackendRefused, match="there is no backend 1"):
         hs.attend(X, X, X, backend=1)
+
+
+LAYER = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+WIDER = torch.nn.TransformerEncoderLayer(12, 2, 16, batch_first=True).eval()
+
+
+@pytest.mark.parametrize("heads", [(0, 1), "0.1", [(0, 0.5)], [(0, 1, 2)], None, {0: [1]}])
+def test_heads_that_are_no_pairs(heads):
+    with pytest.raises(LookError, match=r"ablate: heads=.*; give pairs \(layer, head\) of whole numbers"):
+        hs.ablate(LAYER, heads)
+
+
+def test_heads_in_numbers_of_other_libraries():
+    x = torch.randn(1, 3, 8)
+    with hs.ablate(LAYER, [(0, 1)]):
+        without = LAYER(x)
+    for heads in (torch.tensor([[0, 1]]), np.array([[0, 1]])):
+        with hs.ablate(LAYER, heads):
+            assert torch.equal(LAYER(x), without)
+
+
+def test_a_recording_of_another_model():
+    with hs.record(WIDER) as wider:
+        WIDER(torch.randn(1, 3, 12))
+    for block in (hs.ablate(LAYER, [(0, 1)], how=wider), hs.patch(LAYER, wider, [(0, 1)])):
+        with pytest.raises(LookError, match="the heads of layer 0 have 6 features in the recording and 4 here"), block:
+            LAYER(torch.randn(1, 3, 8))
+    with pytest.raises(LookError, match="patch: expected a Recording, got NoneType; give what hs.record gave"):
+        hs.patch(LAYER, None, [(0, 1)])
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (3, "no loss was given; give a function that runs the model"),
+        ([3], "no loss was given; give a function that runs the model"),
+        (lambda: 3.0, "the loss is float, not a single number; return a tensor with one element"),
+        (lambda: None, "the loss is NoneType, not a single number; return a tensor with one element"),
+    ],
+)
+def test_losses_that_are_none(loss, message):
+    with pytest.raises(LookError, match=message):
+        hs.importance(LAYER, loss)
 
 
 class Calls(torch.nn.Module):

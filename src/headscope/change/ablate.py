@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from headscope.change.editor import Editor, Output
-from headscope.change.head_numbers import Heads, by_layer, chosen
+from headscope.change.head_numbers import Heads, by_layer, check_size, chosen
 from headscope.errors import LookError
 from headscope.recording.recording import Recording
 
@@ -24,7 +24,8 @@ def ablate(model: nn.Module | object, heads: Heads, how: str | Recording = "zero
             head's output over all positions and items recorded there. Padding counts in neither mean.
 
     Raises:
-        LookError: a head or a layer that does not exist; no heads; `how` means nothing.
+        LookError: a head or a layer that does not exist; no heads; `how` means nothing, or was recorded of a model with
+            heads of another size.
         ModelError: `model` is not a torch.nn.Module.
 
     Source: Michel et al. 2019; Voita et al. 2019; mean ablation as in Wang et al. 2022.
@@ -58,6 +59,7 @@ def ablate(model: nn.Module | object, heads: Heads, how: str | Recording = "zero
             new = means(output, which)
         else:
             new = torch.stack([reference[output.layer, head] for head in numbers[output.layer]]).to(output.values)
+            check_size("ablate", new, output)
             new = new[None, :, None].expand(len(output.values), -1, output.values.shape[2], -1)
         return output.values.index_copy(1, which, new)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -38,9 +39,12 @@ def importance(model: nn.Module | object, loss: Loss | Iterable[Loss]) -> Float[
         >>> hs.importance(layer, lambda: layer(torch.ones(1, 3, 8)).square().mean()).shape
         torch.Size([1, 2])
     """
-    losses = [loss] if callable(loss) else list(loss)
-    if not losses:
-        raise LookError("importance: no loss was given; give a function that runs the model and returns the loss.")
+    several: Any = loss
+    losses = list(several) if isinstance(several, Iterable) else [several]
+    if not losses or not all(callable(one) for one in losses):
+        raise LookError(
+            "importance: no loss was given; give a function that runs the model and returns the loss, or several."
+        )
     total: dict[int, Tensor] = {}
     for one in losses:
         for layer, found in gradients(model, one).items():
@@ -63,9 +67,10 @@ def gradients(model: nn.Module | object, loss: Loss) -> dict[int, Tensor]:
         return output.values * gate
 
     with torch.enable_grad(), Editor("importance", model, edit):
-        value = loss()
-    if value.numel() != 1:
-        raise LookError("importance: the loss is no single number; return a tensor with one element.")
+        value: Any = loss()
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise LookError(f"importance: the loss is {given}, not a single number; return a tensor with one element.")
     if not gates or not value.requires_grad:
         raise LookError(
             "importance: the loss depends on no head; run the model inside the loss, and without torch.no_grad()."

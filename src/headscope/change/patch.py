@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from headscope.attention.api import attend
 from headscope.change.editor import Editor, Output
-from headscope.change.head_numbers import Heads, by_layer, chosen
+from headscope.change.head_numbers import Heads, by_layer, check_size, chosen
 from headscope.errors import LookError
 from headscope.look.head import Head
 from headscope.recording.recording import Recording
@@ -43,6 +43,8 @@ def patch(model: nn.Module | object, recording: Recording, heads: Heads, what: s
     """
     if what not in ("output", "weights"):
         raise LookError(f'patch: what={what!r}; give "output" or "weights".')
+    if not isinstance(recording, Recording):
+        raise LookError(f"patch: expected a Recording, got {type(recording).__name__}; give what hs.record gave.")
     numbers = by_layer("patch", heads)
 
     def edit(output: Output) -> Tensor:
@@ -54,7 +56,9 @@ def patch(model: nn.Module | object, recording: Recording, heads: Heads, what: s
     def new(output: Output, number: int, item: int) -> Tensor:
         head = source(recording, output, number, item)
         if what == "output":
-            return head.values()
+            values = head.values()
+            check_size("patch", values, output)
+            return values
         group = number // (output.values.shape[1] // output.v.shape[1])
         return weighted(head, output.v[item, group])
 
