@@ -86,6 +86,28 @@ def notes(version: str, root: Path = ROOT) -> str:
     raise SystemExit(f"CHANGELOG.md has no section of {version}; it has {', '.join(found[1] for found in headings)}")
 
 
+def problems_of_folder(wheel: Path, sdist: Path) -> Iterator[str]:
+    """What is not there, cannot be read, or would be published along with `twine upload dist/*`."""
+    for path, readable in ((wheel, zipfile.is_zipfile), (sdist, is_archive)):
+        if not path.is_file():
+            yield f"{path} is missing: python -m build"
+        elif not readable(path):
+            yield f"{path} is damaged: python -m build makes it again"
+    for other in sorted(wheel.parent.iterdir()) if wheel.parent.is_dir() else ():
+        if other not in (wheel, sdist) and not other.name.startswith("."):
+            yield f"{other} is of no release of this version: remove it, `twine upload dist/*` would publish it, too"
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a packed tar file can be read to its end; tarfile.is_tarfile raises for one that is cut off."""
+    try:
+        with tarfile.open(path) as archive:
+            archive.getnames()
+    except (tarfile.TarError, EOFError, OSError):
+        return False
+    return True
+
+
 def problems_of_files(wheel: Path, sdist: Path) -> Iterator[str]:
     """What is missing in the built files, or does not belong there."""
     info = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info/"
@@ -175,9 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("dist"))
     parser.add_argument("--tag", default=tag_here(), help="of the commit; asked of git unless given")
-    parser.add_argument(
-        "--notes", action="store_true", help="print the notes of the release, from CHANGELOG.md, and end"
-    )
+    parser.add_argument("--notes", action="store_true", help="print the notes of the release and end")
     given = parser.parse_args()
     version = PROJECT["version"]
     if given.notes:
@@ -185,8 +205,10 @@ def main() -> None:
         return
     wheel = (given.folder / f"headscope-{version}-py3-none-any.whl").resolve()
     sdist = wheel.with_name(f"headscope-{version}.tar.gz")
-    wrong = [f"{path} is missing" for path in (wheel, sdist) if not path.is_file()]
-    wrong = wrong or [*problems_of_versions(version, given.tag), *problems_of_files(wheel, sdist)]
+    wrong = list(problems_of_folder(wheel, sdist)) or [
+        *problems_of_versions(version, given.tag),
+        *problems_of_files(wheel, sdist),
+    ]
     if wrong:
         sys.exit("\n".join(wrong))
     print(f"versions and files: {version}")

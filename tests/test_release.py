@@ -191,6 +191,25 @@ def test_what_is_missing_in_built_files_is_named(tmp_path):
         assert words in found
 
 
+def test_a_folder_that_is_not_ready_to_be_published(tmp_path):
+    dist = tmp_path / "dist"
+    wheel, sdist = dist / "headscope-2-py3-none-any.whl", dist / "headscope-2.tar.gz"
+    assert [problem.partition(" is ")[2] for problem in release.problems_of_folder(wheel, sdist)] == [
+        "missing: python -m build",
+        "missing: python -m build",
+    ]
+    dist.mkdir()
+    with zipfile.ZipFile(wheel, "w"), tarfile.open(sdist, "w:gz"):
+        pass
+    assert list(release.problems_of_folder(wheel, sdist)) == []
+    (dist / "headscope-1.tar.gz").touch()
+    (dist / ".gitignore").touch()
+    sdist.write_bytes(sdist.read_bytes()[:7])
+    damaged, other = release.problems_of_folder(wheel, sdist)
+    assert damaged.startswith(f"{sdist} is damaged")
+    assert other.startswith(f"{dist / 'headscope-1.tar.gz'} is of no release of this version: remove it")
+
+
 def test_which_commands_of_a_page_run_there():
     assert release.runs_here('headscope view "The animal was tired." -o a.html')
     assert not release.runs_here("headscope serve long")
