@@ -3,6 +3,7 @@
 import math
 import os
 import threading
+import time
 
 import pytest
 import torch
@@ -368,6 +369,34 @@ def test_the_filler_takes_the_last_opened_first_and_ends_at_once(tmp_path):
     assert (status.phase, status.rows, status.remaining, status.error) == ("exact", N, 0.0, None)
     filler.close()
     assert not filler.thread.is_alive()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_map_that_is_forgotten_while_it_is_filled_ends_nothing(tmp_path, monkeypatch, fails):
+    one, other = made(tmp_path / "one"), made(tmp_path / "other")
+    filling.fill(one.call, one.strips)
+    filler, complete, at = Filler(), Strips.complete, threading.Event()
+
+    def forgetting(strips):
+        if strips is one.strips:
+            filler.forget(one)
+            at.set()
+            if fails:
+                raise OSError("gone")
+        return complete.fget(strips)
+
+    monkeypatch.setattr(Strips, "complete", property(forgetting))
+    filler.want(one)
+    assert at.wait(9)
+    monkeypatch.undo()
+    filler.want(other)
+    for _ in range(900):
+        if filler.status(other).phase == "exact":
+            break
+        time.sleep(0.01)
+    assert filler.status(other).phase == "exact"
+    assert not {one} & (filler.begun.keys() | filler.took.keys() | filler.failed.keys())
+    filler.close()
 
 
 def test_a_map_that_cannot_be_made_says_so(tmp_path):

@@ -62,8 +62,8 @@ class TokenTimes:
 
 def token_times(layers: Numbered, named: Places, heads: Places | None, item: int) -> TokenTimes:
     """When the tokens of a batch item were spoken; see `Recording.token_times`."""
-    hearing = listening(layers, item)
-    queries, keys = (axes[item] for axes in (hearing[0][1].queries, hearing[0][1].keys))
+    to_sound = from_tokens_to_sound(layers, item)
+    queries, keys = (axes[item] for axes in (to_sound[0][1].queries, to_sound[0][1].keys))
     content = [i for i, special in enumerate(queries.special) if not special]
     if not content:
         raise LookError("token_times: every token is special; record the model while it reads or writes a text.")
@@ -72,7 +72,7 @@ def token_times(layers: Numbered, named: Places, heads: Places | None, item: int
     ahead = int(content[0] > 0)
     rows = sorted({i - ahead for i in content} | {content[-1]})
     frames = [j for j, silent in enumerate(keys.special) if not silent] or list(range(keys.length))
-    chosen, by, weights = weights_of(hearing, named, heads, item, rows, frames)
+    chosen, by, weights = weights_of(to_sound, named, heads, item, rows, frames)
     if not bool(weights.isfinite().all()):
         raise LookError(
             f"token_times: the weights of heads {list(chosen)} hold NaN: their queries or keys overflowed. Record the "
@@ -87,7 +87,7 @@ def token_times(layers: Numbered, named: Places, heads: Places | None, item: int
     return TokenTimes(tokens, words_of(queries, tokens, keys), chosen, by)
 
 
-def listening(layers: Numbered, item: int) -> Numbered:
+def from_tokens_to_sound(layers: Numbered, item: int) -> Numbered:
     """The layers in which tokens look at frames of sound."""
     found = [
         (number, layer)
@@ -105,10 +105,10 @@ def listening(layers: Numbered, item: int) -> Numbered:
 
 
 def weights_of(
-    hearing: Numbered, named: Places, heads: Places | None, item: int, rows: list[int], frames: list[int]
+    to_sound: Numbered, named: Places, heads: Places | None, item: int, rows: list[int], frames: list[int]
 ) -> tuple[tuple[tuple[int, int], ...], Literal["caller", "model", "rise"], Float64[Tensor, "h q k"]]:
     """The heads that are taken, who chose them, and their weights."""
-    every = {(number, head): (layer, row) for number, layer in hearing for row, head in enumerate(layer.head_numbers)}
+    every = {(number, head): (layer, row) for number, layer in to_sound for row, head in enumerate(layer.head_numbers)}
 
     def weights(place: tuple[int, int]) -> Tensor:
         layer, row = every[place]
@@ -119,12 +119,12 @@ def weights_of(
         if missing or not heads:
             raise LookError(
                 f"token_times: heads {missing or list(heads)} do not look from tokens at sound; give "
-                f"(layer, head) of layers {', '.join(str(number) for number, _ in hearing)}."
+                f"(layer, head) of layers {', '.join(str(number) for number, _ in to_sound)}."
             )
         chosen = tuple((layer, head) for layer, head in heads)
         return chosen, "caller", torch.stack([weights(place) for place in chosen])
     # The model counts the layers of its decoder, whose number is the last one in the path of the module.
-    numbers = {number_in(layer.name): number for number, layer in hearing}
+    numbers = {number_in(layer.name): number for number, layer in to_sound}
     chosen = tuple((numbers[layer], head) for layer, head in named if layer in numbers)
     chosen = tuple(place for place in chosen if place in every)
     if chosen:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from headscope.errors import HeadscopeError
 from headscope.tiles.filling import PAUSE, fill_one
@@ -113,15 +113,17 @@ class Filler:
                 return
             except (HeadscopeError, OSError, RuntimeError) as error:
                 log.exception("the levels of a map cannot be made")
-                self.failed[one] = f"{error}"
-                self._drop(one)
+                self._end(one, self.failed, f"{error}")
 
     def _step(self, one: HeadMap) -> None:
         """The estimate of a map, or its next strip."""
-        self.begun.setdefault(one, (time.monotonic(), one.strips.rows_from_the_start()))
+        rows = one.strips.rows_from_the_start()
+        with self.changed:
+            if one not in self.maps:
+                return  # forgotten meanwhile
+            begun, _ = self.begun.setdefault(one, (time.monotonic(), rows))
         if one.strips.complete:
-            self.took[one] = time.monotonic() - self.begun[one][0]
-            self._drop(one)
+            self._end(one, self.took, time.monotonic() - begun)
         elif one.estimate is None and one.shape.queries * one.shape.keys > SMALL and not one.strips.there:
             one.estimate = estimate(one.call, one.shape, self._check)
         elif not one.proven():
@@ -134,6 +136,9 @@ class Filler:
             raise Closed
         self.between()
 
-    def _drop(self, one: HeadMap) -> None:
+    def _end(self, one: HeadMap, outcome: dict[HeadMap, Any], value: Any) -> None:
+        """Note how the filling of a map ended, unless it was forgotten meanwhile, and nothing of it may stay."""
         with self.changed:
-            self.maps = [other for other in self.maps if other is not one]
+            if one in self.maps:
+                outcome[one] = value
+                self.maps = [other for other in self.maps if other is not one]

@@ -103,8 +103,8 @@ class Blocks:
         self.buffers = wide(self.q[:0, :0]).new_empty(2, self.step * ROWS)
         self.pools = self.buffers.new_empty(2, 0)
 
-    def room(self, cells: int, rows: int) -> Tensor:
-        """Room for the pooled sums and maxima of a block of queries, `(2, cells, rows)`; the same for every block."""
+    def pooled(self, cells: int, rows: int) -> Tensor:
+        """A buffer for the pooled sums and maxima of a block of queries, `(2, cells, rows)`; blocks share it."""
         if self.pools.shape[1] < cells * rows:
             self.pools = self.buffers.new_empty(2, cells * rows)
         return self.pools[:, : cells * rows].view(2, cells, rows)
@@ -166,8 +166,7 @@ class Sums:
         self.request, self.width, self.left, self.spare = blocks.request, blocks.width, span[0], blocks.buffers[1]
         self.rows, like = rows.stop - rows.start, blocks.buffers
         cells = (span[1] - span[0]) // self.width
-        room = blocks.room(cells, self.rows)
-        self.sums, self.largest = room[0], room[1]
+        self.sums, self.largest = blocks.pooled(cells, self.rows)
         self.done = 0
         self.known = None if lse is None else lse.to(like)
         self.shift = like.new_zeros(self.rows) if lse is None else lse.to(like).nan_to_num(neginf=0.0) * LOG2_E

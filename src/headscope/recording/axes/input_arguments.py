@@ -166,7 +166,7 @@ def side_of(path: str) -> Side | None:
 
 
 def side_of_argument(frame: Running, name: str) -> Side | None:
-    """Whose positions an argument tells."""
+    """Whose positions an argument holds."""
     if name.startswith("decoder_") or name == "target":
         return "decoder"
     side = side_of(frame.name)
