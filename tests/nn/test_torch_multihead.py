@@ -201,6 +201,26 @@ def test_a_hint_without_its_mask_is_an_error() -> None:
         TorchMultiheadAttention(12, 3)(x, x, x, is_causal=True)
 
 
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (
+            [torch.randn(3, 11), torch.randn(2, 11)],
+            r"the nested tensor holds \(3, 11\); give \(positions, 12\) for each",
+        ),
+        (
+            [torch.randn(3, 2, 12), torch.randn(1, 2, 12)],
+            r"the nested tensor holds \(3, 2, 12\); give \(positions, 12\)",
+        ),
+    ],
+)
+def test_nested_tensors_of_other_sizes(layout: torch.layout, items: list[Tensor], message: str) -> None:
+    layer, nested = TorchMultiheadAttention(12, 3), torch.nested.nested_tensor(items, layout=layout)
+    with pytest.raises(ShapeError, match=message):
+        layer(nested, nested, nested, need_weights=False)
+
+
 def test_nested_tensors_in_other_calls_are_refused() -> None:
     layer = TorchMultiheadAttention(12, 3, batch_first=True)
     one, other = (torch.nested.nested_tensor([torch.randn(5, 12), torch.randn(3, 12)]) for _ in range(2))

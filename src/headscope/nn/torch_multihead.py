@@ -201,6 +201,12 @@ class TorchMultiheadAttention(nn.MultiheadAttention):
                 "and without masks; give padded tensors for these."
             )
         items = query.unbind()
+        if not items or any(x.ndim != 2 or x.shape[1] != self.embed_dim for x in items):
+            given = shape(items[0]) if items else "nothing"
+            raise ShapeError(
+                f"{type(self).__name__}: the nested tensor holds {given}; give (positions, {self.embed_dim}) for each "
+                "batch item, and one or more."
+            )
         lengths = [len(x) for x in items]
         packed = F.linear(torch.cat(items), self.in_proj_weight, self.in_proj_bias)
         together = pad_sequence(list(torch.split(packed, lengths)), batch_first=True)

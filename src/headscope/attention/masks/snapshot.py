@@ -35,7 +35,7 @@ class Snapshot:
 
     @property
     def lasts(self) -> bool:
-        """Whether a later look can tell if the tensor has changed."""
+        """Whether a change of the tensor will be noticed."""
         return self.version is not None or self.numbers is not None
 
     def holds(self, x: Tensor) -> bool:

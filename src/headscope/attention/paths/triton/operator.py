@@ -129,7 +129,7 @@ def _remember(ctx, inputs, output):  # type: ignore[no-untyped-def]
 def _backward(ctx, grad, grad_lse):  # type: ignore[no-untyped-def]
     wanted = list(ctx.needs_input_grad[:5])
     found = triton_gradients(grad, grad_lse, *ctx.saved_tensors, *ctx.numbers, wanted)
-    # No gradients for the runs (two), the seed, and what is no tensor (five).
+    # No gradients for the runs (two), the seed, and the five arguments that are not tensors.
     return *(x if needed else None for x, needed in zip(found, wanted, strict=True)), *(None,) * 8
 
 
