@@ -166,7 +166,8 @@ class Sums:
         self.request, self.width, self.left, self.spare = blocks.request, blocks.width, span[0], blocks.buffers[1]
         self.rows, like = rows.stop - rows.start, blocks.buffers
         cells = (span[1] - span[0]) // self.width
-        self.sums, self.largest = blocks.pooled(cells, self.rows)
+        pooled = blocks.pooled(cells, self.rows)
+        self.sums, self.largest = pooled[0], pooled[1]
         self.done = 0
         self.known = None if lse is None else lse.to(like)
         self.shift = like.new_zeros(self.rows) if lse is None else lse.to(like).nan_to_num(neginf=0.0) * LOG2_E
