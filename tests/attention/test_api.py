@@ -1,8 +1,6 @@
 """attend, attend_lse, plan and the textbook formula: what is refused, who runs, and what torch does with the same."""
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 import headscope as hs
 from headscope.attention import plan as plans
 from headscope.errors import BackendRefused, HeadscopeError, MaskError, ShapeError
+from tests import warm
 
 X = torch.randn(2, 4, 5, 8)
 
@@ -170,8 +169,8 @@ def test_weights_do_not_depend_on_the_value_they_are_given():
 def run_unchecked(marks):
     """Run unchecked_cases.py in a process of its own."""
     cases = Path(__file__).parent / "unchecked_cases.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "--import-mode=importlib", "-m", marks]
-    done = subprocess.run([*command, str(cases)], capture_output=True, text=True, timeout=280, check=False)
+    options = ["-q", "-o", "addopts=", "--import-mode=importlib", "-m", marks]
+    done = warm.run_module("pytest", *options, str(cases))
     assert done.returncode == 0, done.stdout[-5000:]
 
 

@@ -1,17 +1,14 @@
 """Models on headscope in graphs: the outputs and gradients that they have without, and recorded."""
 
-import subprocess
-import sys
-
 import pytest
 
+from tests import warm
 from tests.hf.graphs_of_one import masks_of
 from tests.hf.nine import KINDS
 
 
 def run(module: str, *options: str) -> list[str]:
-    command = [sys.executable, "-W", "ignore", "-m", module, *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = warm.run_module(module, *options)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.splitlines()
 

@@ -28,6 +28,7 @@ from headscope.recording.folder import reader, stored_layer, writer
 from headscope.recording.folder.axis_entry import LONGEST_LABEL
 from headscope.recording.recording import Layer, Recording
 from headscope.recording.unseen import Missed
+from tests import warm
 from tests.recording.tiny import build
 
 FIELDS = ("q", "k", "v", "bias", "sinks", "lse")
@@ -151,7 +152,7 @@ class TestRefusals:
         monkeypatch.chdir("one.headscope")
         assert same(hs.load("."), example())
 
-    def test_a_disk_that_takes_no_more(self, tmp_path):
+    def test_a_disk_that_takes_no_more(self, tmp_path, tmp_path_factory):
         program = textwrap.dedent(f"""
             import resource
             import torch
@@ -166,7 +167,9 @@ class TestRefusals:
             except RecordingError as error:
                 print(error)
         """)
-        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        saving = tmp_path_factory.mktemp("program") / "saving.py"
+        saving.write_text(program)
+        run = warm.run(saving)
         assert "File too large" in run.stdout, run.stderr
         assert "nothing was left behind" in run.stdout
         assert not list(tmp_path.iterdir())

@@ -5,8 +5,6 @@ import math
 import os
 import random
 import signal
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
@@ -19,6 +17,7 @@ from headscope.files import system
 from headscope.train import checkpoint
 from headscope.train.randomness import RandomStates
 from headscope.train.states import pack, unpack
+from tests import warm
 
 
 class Tied(nn.Module):
@@ -110,12 +109,11 @@ def test_a_step_that_is_saved_again_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("at", ["create", "write", "sync", "replace", "rename", "sync_folder"])
-def test_a_kill_while_writing_leaves_the_last_good_one(tmp_path, at):
+def test_a_kill_while_writing_leaves_the_last_good_one(tmp_path, tmp_path_factory, at):
     """The second checkpoint is broken off by kill -9, wherever its writing has got to."""
     script = f"""
     import os, signal, sys
     import torch
-    from headscope.files import system
     from headscope.files import system
     from headscope.train import checkpoint
     model = torch.nn.Linear(3, 2)
@@ -125,7 +123,9 @@ def test_a_kill_while_writing_leaves_the_last_good_one(tmp_path, at):
     setattr(system, {at!r}, kill)
     checkpoint.save(sys.argv[1], 2, model)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], timeout=120, check=False)
+    killed = tmp_path_factory.mktemp("program") / "killed.py"
+    killed.write_text(textwrap.dedent(script))
+    done = warm.run(killed, str(tmp_path))
     assert done.returncode == -signal.SIGKILL
     model = nn.Linear(3, 2)
     assert checkpoint.load(tmp_path, model).step == 1
