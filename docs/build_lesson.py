@@ -27,6 +27,9 @@ DOCS = Path(__file__).parent
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 FORMULA = re.compile(r"^\$\$(.+?)\$\$", re.MULTILINE | re.DOTALL)
 MADE = {".png", ".html"}
+# A figure on a line of its own; figures have 300 dots per inch, of which a page shows 160 in an inch of its own.
+PICTURE = re.compile(r"^!\[[^\]]*\]\((?P<file>[\w-]+\.png)\)$", re.MULTILINE)
+SHOWN = 160 / 300
 # A picture or page beside a page of how-to, which the code of that page makes.
 BESIDE = re.compile(r"""\]\([\w-]+\.png\)|src="[\w-]+\.html\"""")
 # The gallery's table, once the files are made.
@@ -87,12 +90,25 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     source = Path(page.file.abs_src_path)
     if source in ran:
         commands = source.parent.name != "lesson" and source.stem in COMMANDS
-        markdown = with_outputs(markdown, ran[source], commands=commands)
+        markdown = sized(with_outputs(markdown, ran[source], commands=commands), ran[source])
     markdown = markdown.replace("<!-- gallery -->", table[-1] if table else "")
     for block in FENCED.finditer(markdown):
         parts += [formulas(markdown[at : block.start()]), block[0]]
         at = block.end()
     return "".join([*parts, formulas(markdown[at:])])
+
+
+def sized(markdown: str, folder: Path) -> str:
+    """The figures that a page made in a folder with their width, so that their letters are as large as those around."""
+
+    def one(found: re.Match[str]) -> str:
+        path = folder / found["file"]
+        if not path.exists():
+            return found[0]
+        width = int.from_bytes(path.read_bytes()[16:20], "big")  # the header of a PNG
+        return f"{found[0]}{{ width={round(width * SHOWN)} }}"
+
+    return PICTURE.sub(one, markdown)
 
 
 def formulas(text: str) -> str:

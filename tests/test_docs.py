@@ -43,6 +43,16 @@ def test_the_commands_of_a_page_run_where_they_stand(page, tmp_path):
     pages.check(page, tmp_path, commands=True)
 
 
+def test_figures_stand_in_the_site_in_their_own_size(tmp_path, monkeypatch):
+    pytest.importorskip("mkdocs", reason="the site is built with the extra [docs]")
+    pytest.importorskip("latex2mathml", reason="the site is built with the extra [docs]")
+    monkeypatch.syspath_prepend(str(DOCS))
+    hooks = importlib.import_module("build_lesson")
+    (tmp_path / "it.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (1140).to_bytes(4, "big") + bytes(4))
+    shown = hooks.sized("![a map](it.png)\n\n![elsewhere](other.png)\n", tmp_path)
+    assert shown == "![a map](it.png){ width=608 }\n\n![elsewhere](other.png)\n"
+
+
 def test_there_are_pages():
     assert "attention" in [page.stem for page in PAGES]
 
