@@ -2,13 +2,14 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import headscope as hs
 from examples import train_sharded
-from tests.ranks import run_ranks
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,8 +20,11 @@ def rows(folder: Path) -> list[dict]:
 
 def spread(folder: Path, steps: int, *options: str) -> str:
     """The example on two processes; what it prints."""
-    program = ROOT / "examples" / "train_sharded.py"
-    return run_ranks(program, "--steps", steps, "--to", folder, *options, seconds=300)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = [str(ROOT / "examples" / "train_sharded.py"), "--steps", str(steps), "--to", str(folder), *options]
+    run = subprocess.run([*command, *script], capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return run.stdout
 
 
 @pytest.mark.parametrize(
