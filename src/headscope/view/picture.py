@@ -34,6 +34,8 @@ def picture(head: Head, rows: int, columns: int) -> Float[Tensor, "rows columns"
 
 def marked(head: Head, largest: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
     """The largest weights of the cells of a picture, with minus one where no key of the cell may be seen."""
+    if head.mask is None:
+        return largest
     return largest.masked_fill(~seen_cells(head.runs, (len(largest), largest.shape[1]), len(head.k)), -1.0)
 
 

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from headscope.attention.masks.runs import Runs
 
+# Queries of a cell from which on an operation for each cell is faster than one for all of them.
+MANY = 8
+
 
 class PictureCells:
     """The largest weights of pictures of some heads, from blocks of their weights.
@@ -31,8 +34,12 @@ class PictureCells:
         """Add a block of weights of consecutive queries on the keys from `first` on."""
         count = self.largest.shape[1]
         top, end = rows.start * count // self.queries, (rows.stop - 1) * count // self.queries + 1
-        if count < self.queries:
-            # Over queries first: that compares whole vectors of keys, and leaves little for the keys.
+        # Over queries first: that compares whole vectors of keys, and leaves little for the keys.
+        if count < self.queries < MANY * count:
+            row = torch.arange(rows.start, rows.stop, device=weights.device) * count // self.queries - top
+            small = weights.new_zeros(len(weights), end - top, weights.shape[2])
+            weights = small.scatter_reduce_(1, row[:, None].expand(weights.shape), weights, "amax")
+        elif count < self.queries:
             edges = [max(-(-row * self.queries // count), rows.start) - rows.start for row in range(top, end)]
             edges.append(rows.stop - rows.start)
             weights = torch.stack([weights[:, start:stop].amax(1) for start, stop in itertools.pairwise(edges)], 1)
