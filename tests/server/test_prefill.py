@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from headscope.recording.folder import deferred
 from headscope.recording.layer import Layer
 from headscope.recording.recording import Recording
 from headscope.server.bounds import head_name
+from headscope.server.library import Library
 from headscope.server.prefill import prefill
 from headscope.tiles import filling
 from headscope.tiles.strips import Strips
@@ -126,3 +128,22 @@ def test_the_pass_gives_way_to_a_request_that_is_answered(tmp_path, monkeypatch)
         assert (library.filler.status(one).phase, one.strips.count()) == ("filling", 0)
         library.idle.set()
         client.filled(head)
+
+
+def test_levels_that_have_no_place_beside_the_recording_are_kept_elsewhere(tmp_path, monkeypatch):
+    """A file in the way at any depth, or a folder that somebody else made and that may not be written to."""
+    path = saved(tmp_path, 7)
+    library = Library([path], tmp_path / "scratch")
+    (entry,), beside = library.entries, path.with_name(path.name + ".tiles")
+    name = head_name(f"{entry.id}-3-1-0")
+    elsewhere, there = tmp_path / "scratch" / entry.id / "3-1-0", beside / entry.id / "3-1-0"
+    assert library.folder(entry, name) == there
+    for depth in (beside, beside / entry.id):
+        depth.write_bytes(b"")
+        assert library.folder(entry, name) == elsewhere
+        depth.unlink()
+        depth.mkdir()
+    assert library.folder(entry, name) == there
+    monkeypatch.setattr(os, "access", lambda folder, mode: Path(folder) != beside / entry.id)
+    assert library.folder(entry, name) == elsewhere
+    library.close()

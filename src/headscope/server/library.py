@@ -11,7 +11,6 @@ from pathlib import Path
 from threading import Event, Lock
 
 from headscope.errors import HeadscopeError, RecordingError
-from headscope.files import system
 from headscope.files.digests import digest_of_file
 from headscope.files.places import with_suffix
 from headscope.recording.folder.deferred import Deferred
@@ -147,12 +146,9 @@ class Library:
         last = f"{name.layer}-{name.head}-{name.item}"
         if entry.path is None:
             return self.scratch / entry.id / last
-        beside = entry.path.with_name(entry.path.name + ".tiles")
-        try:
-            system.make_folders(beside)
-        except OSError:
-            beside = self.scratch
-        return (beside if os.access(beside, os.W_OK) else self.scratch) / entry.id / last
+        folder = entry.path.with_name(entry.path.name + ".tiles") / entry.id / last
+        there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+        return folder if os.path.isdir(there) and os.access(there, os.W_OK) else self.scratch / entry.id / last
 
 
 def layer_of(entry: Entry, name: HeadName) -> Layer:
