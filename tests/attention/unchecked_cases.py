@@ -9,7 +9,7 @@ import torch
 
 import headscope as hs
 from headscope.attention.request import Request
-from headscope.errors import BackendRefused, LookError, MaskError, ShapeError
+from headscope.errors import BackendRefused, LookError, MaskError, ModelError, ShapeError
 
 X = torch.randn(2, 4, 5, 8)
 PADS = torch.zeros(1, 2, 5, dtype=torch.bool)
@@ -49,6 +49,33 @@ def test_sinks_for_other_heads():
 def test_heads_of_other_shapes(make, message):
     with pytest.raises(ShapeError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda cache: cache.reorder(torch.tensor([1.0, 0.0])), r"reorder: the index is \[1\.0, 0\.0\]; give items"),
+        (
+            lambda cache: cache.reorder(torch.tensor([True, False])),
+            r"reorder: the index is \[True, False\]; give items",
+        ),
+        (
+            lambda cache: hs.nn.KeyValueCache(CACHED, 2, lengths=[1.5, 2.0]),
+            "lengths are .*; give one length for each of 2",
+        ),
+    ],
+)
+def test_caches_take_whole_numbers(make, message):
+    with pytest.raises(ShapeError, match=message):
+        make(hs.nn.KeyValueCache(CACHED, 2))
+
+
+CACHED = hs.nn.MultiheadAttention(8, 2)
+
+
+def test_what_is_replaced_is_a_module():
+    with pytest.raises(ModelError, match=r"replace: expected a torch\.nn\.Module, got NoneType; give the model"):
+        hs.nn.replace(None)
 
 
 LEARNED = torch.tensor(0.5, requires_grad=True)

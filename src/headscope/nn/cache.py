@@ -83,7 +83,7 @@ class KeyValueCache:
         self.prompt: int | None = None
         if lengths is not None:
             counts = torch.as_tensor(lengths)
-            if counts.ndim != 1 or len(counts) != batch or int(counts.min()) < 0:
+            if counts.ndim != 1 or len(counts) != batch or counts.is_floating_point() or int(counts.min()) < 0:
                 raise ShapeError(
                     f"KeyValueCache: lengths are {counts.tolist()}; give one length for each of {batch} sequences."
                 )
@@ -245,7 +245,8 @@ class KeyValueCache:
         Raises:
             ShapeError: an index that is not in the batch.
         """
-        if index.ndim != 1 or len(index) == 0 or int(index.min()) < 0 or int(index.max()) >= self.batch:
+        whole = index.ndim == 1 and len(index) > 0 and not index.is_floating_point() and index.dtype != torch.bool
+        if not whole or int(index.min()) < 0 or int(index.max()) >= self.batch:
             raise ShapeError(f"reorder: the index is {index.tolist()}; give items from 0 to {self.batch - 1}.")
         for slot in self.slots.values():
             slot.reorder(index)

@@ -38,6 +38,8 @@ def replace(model: Model, *, strict: bool = True) -> Model:
         >>> bool((hs.nn.replace(model)(x) - before).abs().max() < 1e-5)
         True
     """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"replace: expected a torch.nn.Module, got {type(model).__name__}; give the model itself.")
     found = {name: module for name, module in model.named_modules() if is_layer(module)}
     reasons = {name: reason for name, module in found.items() if (reason := refusal(module)) is not None}
     if not found:
