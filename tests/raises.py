@@ -34,9 +34,9 @@ NO_ERROR = {"typer.Exit"}
 # What no test of the default run can reach, and the test or the reason that stands for it.
 ELSEWHERE = {
     "train/log.py read 1": "caught below, its words are part of what `read` raises: tests/train/test_watch_files.py",
-    "tiles/strips.py Strips._opened 1": "caught by its callers, for which no strip is there: tests/tiles/test_map.py",
-    "tiles/strips.py Strips._opened 2": "caught by its callers, for which no strip is there: tests/tiles/test_map.py",
-    "tiles/strips.py Strips._opened 3": "caught by its callers, for which no strip is there: tests/tiles/test_map.py",
+    "tiles/strip_file.py checked 1": "caught by its callers, for which no strip is there: tests/tiles/test_map.py",
+    "tiles/strip_file.py checked 2": "caught by its callers, for which no strip is there: tests/tiles/test_map.py",
+    "tiles/strip_file.py version 1": "caught by its callers, for which no strip is there: tests/tiles/test_map.py",
 }
 
 
