@@ -172,6 +172,16 @@ def test_the_citation_has_what_the_format_asks_for():
     assert all("name" in author or "family-names" in author for author in citation["authors"])
 
 
+def test_every_declared_version_of_python_was_run():
+    """Every version of Python in pyproject.toml has a line that tells what was run with it."""
+    page = (ROOT / "docs" / "versions.md").read_text(encoding="utf-8")
+    table = [line for line in page.splitlines() if line.startswith("|") and "`" not in line]
+    named = {python for line in table for python in re.findall(r"\b3\.\d\d(?=\.\d)", line)}
+    classified = {line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)}
+    assert named == classified
+    assert PROJECT["requires-python"] == f">={min(classified)}"
+
+
 def test_what_is_missing_in_built_files_is_named(tmp_path):
     wheel, sdist = tmp_path / "headscope-1-py3-none-any.whl", tmp_path / "headscope-1.tar.gz"
     with zipfile.ZipFile(wheel, "w") as packed:
