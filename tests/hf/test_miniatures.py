@@ -75,6 +75,6 @@ def test_a_recording_keeps_what_each_item_saw(tmp_path):
 
 def test_a_thumbnail_that_is_none_is_refused(tmp_path):
     axis = hs.Axis.patches(2, 3, thumbnail=b"not a PNG" * 9)
-    Recording([layer(q=6, k=6, queries=axis, keys=axis)]).save(tmp_path / "bad")
     with pytest.raises(RecordingError, match=r"thumbnail: not a PNG of at most 4096 x 4096 pixels"):
-        hs.load(tmp_path / "bad")
+        Recording([layer(q=6, k=6, queries=axis, keys=axis)]).save(tmp_path / "bad")
+    assert not list(tmp_path.iterdir())

@@ -271,6 +271,7 @@ def put(*where, value):
 
 
 LIES = {
+    r"field axes\[0\].thumbnail: not a PNG": put("axes", 0, "thumbnail", value="bm90IGEgUE5H"),
     r"field k: the file has": put("layers", 0, "tensors", "k", value=["F16", [2, 3, 7, 11]]),
     r"layers\[0\].tensors.k: \(2, 4, 7, 11\) does not fit": put("layers", 0, "tensors", "k", 1, value=[2, 4, 7, 11]),
     r"layers\[0\].tensors.v": put("layers", 0, "tensors", "v", 1, value=[2, 3, 8, 13]),
@@ -565,7 +566,8 @@ class TestWhileRecording:
         model, x, alive = torch.nn.TransformerEncoder(layer, 5).eval(), torch.randn(1, 7, 8), []
 
         def count(*_):
-            alive.append(sum(type(one) is torch.Tensor and one.shape == (1, 2, 7, 4) for one in gc.get_objects()))
+            tensors = [one for one in gc.get_objects() if type(one) is torch.Tensor and not one.is_nested]
+            alive.append(sum(one.shape == (1, 2, 7, 4) for one in tensors))
 
         model.layers[-1].register_forward_pre_hook(count)
         for options in ({"to": tmp_path / "one"}, {}):
