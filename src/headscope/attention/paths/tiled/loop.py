@@ -12,6 +12,7 @@ from torch import Tensor
 from headscope.attention.masks.runs import Runs
 from headscope.attention.merge import merge
 from headscope.attention.paths.tiled import flash
+from headscope.attention.paths.tiled.bias_floor import with_floor
 from headscope.attention.paths.tiled.flash import FlashTiles
 from headscope.attention.paths.tiled.schedule import Schedule
 from headscope.attention.paths.tiled.scored import ScoredTiles
@@ -31,6 +32,13 @@ class Settings:
     softcap: float | None
     dropout: float
     seed: int
+
+    def tile_bias(self, bias: Tensor | None, q: Tensor, k: Tensor) -> TileBias | None:
+        """A bias as the tiles of a call read it: the numbers of `bias_values`."""
+        if bias is None:
+            return None
+        line = bias.ndim == 2
+        return TileBias(with_floor(bias, q, k, self.scale, self.softcap, self.runs) if line else bias, q.shape[2])
 
     def forward_kernel(self, q: Tensor, k: Tensor, v: Tensor, bias: TileBias | None) -> FlashTiles | ScoredTiles:
         """Who computes the tiles."""

@@ -7,7 +7,6 @@ from headscope.attention.masks.runs import trim
 from headscope.attention.operator_vmap import by_samples
 from headscope.attention.paths.tiled.loop import Settings, run_tiles, tile_gradients, tile_shapes
 from headscope.attention.paths.tiled.schedule import schedule
-from headscope.attention.paths.tiled.tile_bias import TileBias
 from headscope.attention.sinks import sinks_gradient
 from headscope.shapes import acc_dtype
 
@@ -48,7 +47,7 @@ def tiled_op(
 ) -> tuple[Tensor, Tensor]:
     """Values and lse; a softcap of 0 is none."""
     asked = settings(q, k, start, stop, seed, scale, softcap, dropout, bias is not None)
-    added = None if bias is None else TileBias(bias, q.shape[2])
+    added = asked.tile_bias(bias, q, k)
     return run_tiles(asked.forward_kernel(q, k, v, added), asked.tiles, sinks)
 
 
@@ -79,7 +78,7 @@ def tiled_gradients(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, of the bias and of the sinks (empty where there are none)."""
     asked = settings(q, k, start, stop, seed, scale, softcap, dropout, bias is not None)
-    added = None if bias is None else TileBias(bias, q.shape[2])
+    added = asked.tile_bias(bias, q, k)
     kernel = asked.backward_kernel(q, k, v, added, bias_trains=bias is not None)
     dq, dk, dv = tile_gradients(kernel, asked.tiles, grad, values, lse, grad_lse)
     dbias = q.new_empty(0) if added is None or bias is None else added.grad.to(bias.dtype)

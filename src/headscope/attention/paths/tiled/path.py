@@ -20,7 +20,7 @@ from headscope.attention.masks.runs import Runs
 from headscope.attention.paths.tiled.loop import Settings, run_tiles, tile_gradients, tile_shapes
 from headscope.attention.paths.tiled.operator import TransformedTiles, tiled_op
 from headscope.attention.paths.tiled.schedule import Schedule, schedule
-from headscope.attention.paths.tiled.tile_bias import TileBias, bias_values
+from headscope.attention.paths.tiled.tile_bias import bias_values
 from headscope.attention.paths.tiled.written_out import formula
 from headscope.attention.precision import only_math
 from headscope.attention.request import Request
@@ -42,7 +42,7 @@ class Tiled(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sinks: Tensor | None, settings: Settings
     ) -> tuple[Tensor, Tensor]:
         """Values and lse of all tiles."""
-        added = None if bias is None else TileBias(bias, q.shape[2])
+        added = settings.tile_bias(bias, q, k)
         values, lse = run_tiles(settings.forward_kernel(q, k, v, added), settings.tiles, sinks)
         ctx.save_for_backward(q, k, v, bias, sinks, values, lse)
         ctx.settings = settings
@@ -80,7 +80,7 @@ def tiles_backward(
     assert k is not None
     assert v is not None
     grad = torch.zeros_like(values) if grad is None else grad
-    added = None if bias is None else TileBias(bias, q.shape[2])
+    added = settings.tile_bias(bias, q, k)
     kernel = settings.backward_kernel(q, k, v, added, wanted[3])
     dq, dk, dv = tile_gradients(kernel, settings.tiles, grad, values, lse, grad_lse)
     dbias = added.grad.to(bias.dtype) if bias is not None and added is not None and wanted[3] else None
