@@ -26,6 +26,19 @@ def test_the_readme_shows_each_peer_s_ratio_in_its_column():
     assert made.splitlines()[2:] == ["| softcap, N = 8192 | SDPA |  |  | 2.50 |  |"]
 
 
+@pytest.mark.parametrize("name", ["attend-cpu", "layer-cpu"])
+def test_a_peer_that_is_faster_has_a_reason_beside_it(name):
+    page = table.long(name, table.results()[name])
+    for case in table.results()[name]["cases"]:
+        if case["case"] == "limits" or case["case"].startswith("own cost"):
+            continue  # no peers: the machine's limits, and the parts of the layer itself
+        for who, row in case["rows"].items():
+            if table.clearly_faster(row):
+                why = table.reason(case["case"], who)
+                assert why, f"{case['case']}: {who} takes {row['ratio']} of the time"
+                assert f"*{who} is faster: {why}.*" in page
+
+
 def test_a_result_that_changes_changes_the_page():
     found = table.results()
     other = json.loads(json.dumps(found))

@@ -69,12 +69,15 @@ def test_what_dropout_drops_is_dropped_from_both() -> None:
 
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("groups", [2, 4])
-def test_pieces_give_what_one_product_gives(mask: str, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+# 5 · 7 weights a head: three heads of one item at a time, then one; two rows of a head, then one; row by row.
+@pytest.mark.parametrize("piece", [107, 16, 4])
+def test_pieces_give_what_one_product_gives(
+    mask: str, groups: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     q, k, v = (x.detach() for x in inputs(groups=groups))
     bias = hs.dense_bias(torch.randn(1, 4, 5, 7, dtype=D))
     whole = attend_weights(q, k, v, mask=MASKS[mask], bias=bias)
-    # 5 · 7 weights a head: three heads of one item at a time, then one.
-    monkeypatch.setattr(with_weights, "PIECE", 107 // torch.get_num_threads())
+    monkeypatch.setattr(with_weights, "PIECE", piece // torch.get_num_threads())
     assert with_weights.pays_in_pieces(Request(q, k, v))
     torch.testing.assert_close(attend_weights(q, k, v, mask=MASKS[mask], bias=bias), whole)
     values, mean = attend_weights(q, k, v, mask=MASKS[mask], bias=bias, average=True)

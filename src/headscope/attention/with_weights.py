@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from contextlib import nullcontext
 
@@ -91,34 +92,36 @@ def pays_in_pieces(request: Request) -> bool:
 
 
 def in_pieces(request: Request, average: bool) -> tuple[Tensor, Tensor]:
-    """As `at_once`, a few heads of one batch item after the other, so that scores and weights stay in the caches."""
+    """As `at_once`, a few heads or rows of one batch item after the other: scores and weights stay in the caches."""
     q, k, v = request.q, request.k, request.v
     (b, h, queries, _), (groups, keys, size), wide = q.shape, v.shape[1:], acc_dtype(q.dtype)
     added, empty = additive(request, wide)
     values = q.new_empty(b, queries, h, size).transpose(1, 2)
     weights = q.new_zeros(b, 1 if average else h, queries, keys, dtype=wide)
-    step = max(1, PIECE * torch.get_num_threads() // (queries * keys))
+    room = PIECE * torch.get_num_threads() // keys
+    step, length = max(1, room // queries), max(1, min(queries, room))
     for item in range(b):
         k_all, v_all = (x[item].to(wide) for x in (k, v))
         if groups != h:
             k_all, v_all = (x.repeat_interleave(h // groups, 0) for x in (k_all, v_all))
-        for first in range(0, h, step):
-            heads = slice(first, first + step)
-            scores = (q[item, heads].to(wide) * request.scale) @ k_all[heads].transpose(-2, -1)
-            hidden, unseen = (part if part is None else cut(part, item, heads) for part in (added, empty))
+        for first, start in itertools.product(range(0, h, step), range(0, queries, length)):
+            heads, rows = slice(first, first + step), slice(start, start + length)
+            scores = (q[item, heads, rows].to(wide) * request.scale) @ k_all[heads].transpose(-2, -1)
+            hidden, unseen = (part if part is None else cut(part, item, heads, rows) for part in (added, empty))
             found = normalised(scores, hidden, unseen, request.dropout)
-            values[item, heads] = (found @ v_all[heads]).to(v.dtype)
+            values[item, heads, rows] = (found @ v_all[heads]).to(v.dtype)
             if average:
-                weights[item] += found.sum(0) if len(found) > 1 else found[0]
+                weights[item, :, rows] += found.sum(0) if len(found) > 1 else found[0]
             else:
-                weights[item, heads] = found
+                weights[item, heads, rows] = found
     return values, weights.div_(h) if average else weights
 
 
-def cut(part: Shaped[Tensor, "b h q _"], item: int, heads: slice) -> Shaped[Tensor, "some q _"]:
-    """What concerns one batch item and some heads, of a tensor that all may share."""
+def cut(part: Shaped[Tensor, "b h q _"], item: int, heads: slice, rows: slice) -> Shaped[Tensor, "some rows _"]:
+    """What concerns one batch item, some heads and some rows, of a tensor that all may share."""
     own = part[item if part.shape[0] > 1 else 0]
-    return own[heads] if len(own) > 1 else own
+    own = own[heads] if len(own) > 1 else own
+    return own[:, rows] if own.shape[1] > 1 else own
 
 
 def normalised(scores: Tensor, added: Tensor | None, empty: Tensor | None, dropout: float) -> Tensor:

@@ -40,10 +40,12 @@ def with_floor(
     their numbers where that floor is too deep to help, and where some row does not see the key with the largest bias.
     Minus infinity, which hides a key, stays.
     """
+    if line.device.type != "cpu" or q.dtype != line.dtype or not (q.numel() and k.numel()):
+        return line
     info = torch.finfo(line.dtype)
     deepest = -math.log(info.tiny) - ABOVE
     low, high = line.aminmax(dim=1)
-    if line.device.type != "cpu" or q.dtype != line.dtype or not bool((high - low > deepest).any()):
+    if not bool((high - low > deepest).any()):
         return line
     h, g = q.shape[1], k.shape[1]
     norms = torch.linalg.vector_norm(k - k.mean(2, keepdim=True), dim=3).amax((0, 2)).repeat_interleave(h // g)
